@@ -1,0 +1,160 @@
+"""One batch from raw records to what a commit brings: decode, screen, judge, count. No writes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+
+import base64
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2_core.contracts import CONTRACT_VERSION, DEAD_LETTERS, GAPS, Table
+from k2_core.decode import Dead, Decoded, Decoder, decode
+from k2_core.feeds import Feed
+from k2_core.judge import judge, suspect
+from k2_core.offsets import OffsetRange
+from k2_core.receipts import DateRows, RangeCount, Receipt
+from k2_core.records import Records
+from k2_core.screen import screen
+from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Screened, State, Suspects, Verdict
+
+Stored = Callable[[Suspects], pa.Table]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict over the records of one topic in one batch."""
+
+    feed: Feed
+    records: Records
+    decoded: Decoded
+    screened: Screened
+    verdict: Verdict
+    epoch: int
+
+    @property
+    def dead(self) -> list[Dead]:
+        """Every dead letter, its index into the records."""
+        hard = [Dead(int(self.decoded.source[d.index]), d.reason, d.detail) for d in self.screened.dead]
+        return sorted([*self.decoded.dead, *hard], key=lambda d: d.index)
+
+
+def judge_records(
+    feed: Feed,
+    records: Records,
+    epoch: int,
+    decoder_of: Callable[[int], Decoder | None],
+    state: State,
+    stored: Stored,
+    today: date,
+) -> Judged:
+    """Decide every record of one topic. stored: given the suspects, their revisions in the table."""
+    decoded = decode(records, feed.table, decoder_of)
+    rows = _with_lineage(decoded, records, epoch)
+    screened = screen(feed, rows, today)
+    verdict = judge(feed, screened, state, stored(suspect(feed, screened, state)))
+    return Judged(feed, records, decoded, screened, verdict, epoch)
+
+
+def _with_lineage(decoded: Decoded, records: Records, epoch: int) -> pa.Table:
+    n, at = len(decoded.rows), decoded.source
+    rows = decoded.rows.append_column("kafka_topic", pa.array([records.topic] * n, pa.string()))
+    rows = rows.append_column("kafka_epoch", pa.array(np.full(n, epoch), pa.int32()))
+    rows = rows.append_column("kafka_partition", pa.array(records.kafka_partitions[at], pa.int32()))
+    return rows.append_column("kafka_offset", pa.array(records.offsets[at], pa.int64()))
+
+
+def receipt_for(
+    table: Table, ranges: Sequence[OffsetRange], epochs: Mapping[str, int], judged: Sequence[Judged], run_id: str, code: str
+) -> Receipt:
+    """Count what became of every record, per Kafka partition and per exchange date."""
+    by_topic = {j.feed.topic: j for j in judged}
+    return Receipt(
+        table=table.name,
+        kind="batch",
+        run_id=run_id,
+        code_version=code,
+        contract_version=CONTRACT_VERSION,
+        ranges=tuple(_count(r, epochs[r.topic], by_topic.get(r.topic)) for r in ranges),
+        schema_ids=tuple(sorted({i for j in judged for i in j.decoded.schema_ids})),
+        dates=tuple(d for j in judged for d in _dates(j)),
+        reverted=sum(j.verdict.reverted for j in judged),
+        precision_upgrades=sum(j.verdict.precision_upgrades for j in judged),
+    )
+
+
+def _count(r: OffsetRange, epoch: int, judged: Judged | None) -> RangeCount:
+    if judged is None:
+        return RangeCount(r.topic, epoch, r.kafka_partition, r.start, r.end)
+    mine = judged.records.kafka_partitions == r.kafka_partition
+    outcomes = judged.verdict.outcome[mine[judged.decoded.source[judged.screened.source]]]
+    counts = np.bincount(outcomes, minlength=3)
+    dead = sum(1 for d in judged.dead if mine[d.index])
+    return RangeCount(
+        r.topic,
+        epoch,
+        r.kafka_partition,
+        r.start,
+        r.end,
+        read=int(mine.sum()),
+        written=int(counts[WRITTEN]),
+        duplicates=int(counts[DUPLICATE]),
+        revisions=int(counts[REVISION]),
+        dead=dead,
+    )
+
+
+def _dates(judged: Judged) -> list[DateRows]:
+    counted = pc.value_counts(judged.verdict.rows["exchange_date"].combine_chunks()).to_pylist()
+    rows = {entry["values"]: entry["counts"] for entry in counted}
+    for day in (*judged.verdict.touched, *(event.exchange_date for event in judged.verdict.gaps)):
+        rows.setdefault(day, 0)
+    return [DateRows(day, judged.feed.name, count) for day, count in sorted(rows.items())]
+
+
+def dead_letter_rows(table: Table, judged: Sequence[Judged]) -> pa.Table:
+    """The dead letters of a batch with their bytes, in the columns of audit.dead_letters."""
+    rows = [_dead_letter(table, j, d) for j in judged for d in j.dead]
+    return pa.Table.from_pylist(rows, schema=DEAD_LETTERS.arrow_schema())
+
+
+def _dead_letter(table: Table, judged: Judged, dead: Dead) -> dict[str, object]:
+    records, i = judged.records, dead.index
+    sent_ms = int(records.timestamps[i])
+    headers = [[name, None if v is None else base64.b64encode(v).decode()] for name, v in records.headers[i]]
+    return {
+        "table_name": table.name,
+        "kafka_topic": records.topic,
+        "kafka_epoch": judged.epoch,
+        "kafka_partition": int(records.kafka_partitions[i]),
+        "kafka_offset": int(records.offsets[i]),
+        "kafka_timestamp": sent_ms * 1_000 if sent_ms >= 0 else None,
+        "key": records.keys[i],
+        "value": records.values[i],
+        "headers": json.dumps(headers),
+        "schema_id": dead.schema_id,
+        "reason": dead.reason.value,
+        "detail": dead.detail,
+    }
+
+
+def gap_rows(judged: Sequence[Judged]) -> pa.Table:
+    """The gap events of a batch in the columns of audit.gaps; the collector numbers them."""
+    rows = [_gap_row(event) for j in judged for event in j.verdict.gaps]
+    return pa.Table.from_pylist(rows, schema=GAPS.arrow_schema())
+
+
+def _gap_row(event: GapEvent) -> dict[str, object]:
+    return {
+        **asdict(event),
+        "gap_id": event.gap_id,
+        "size": event.size,
+        "severity": event.severity,
+        "session": 0,
+        "event_number": 0,
+        "actor": "judge",
+    }

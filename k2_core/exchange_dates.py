@@ -1,0 +1,55 @@
+"""Exchange-local trading dates: the table partition, and the day of everything K2 says about completeness."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+FIRST_DATE = date(2010, 1, 1)
+"""No feed of K2 reaches further back; an older date is a wrong unit or a wrong clock."""
+DAYS_AHEAD_MAX = 1
+"""Sydney is a day ahead of UTC; anything later has not happened."""
+
+_QUARTER_HOUR_US = 15 * 60 * 1_000_000
+"""Every offset since 1990 changes on a quarter of an hour and is a multiple of it."""
+_DAY_US = 86_400 * 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAUSIBLE_US = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000, 4_102_444_800 * 1_000_000)
+"""1990 to 2100: outside, Python's calendar may not even hold the instant; such rows are clamped and then rejected."""
+
+
+def exchange_days(timestamps_us: npt.NDArray[np.int64], timezone: str) -> npt.NDArray[np.int32]:
+    """Local dates of instants, as days since 1970-01-01. timestamps_us: UTC, microseconds, shape (n,).
+
+    Instants outside 1990 to 2100 come back as the nearest day inside.
+    """
+    clamped = np.clip(timestamps_us, *_PLAUSIBLE_US)
+    if timezone == "UTC":
+        return (clamped // _DAY_US).astype(np.int32)
+    quarters, which = np.unique(clamped // _QUARTER_HOUR_US, return_inverse=True)
+    zone = ZoneInfo(timezone)
+    offsets = np.array([_offset_us(int(q) * _QUARTER_HOUR_US, zone) for q in quarters], np.int64)
+    return ((clamped + offsets[which]) // _DAY_US).astype(np.int32)
+
+
+def day_bounds(day: date, timezone: str) -> tuple[datetime, datetime]:
+    """[start, end) of one local date, in UTC; 23 or 25 hours where the clocks change."""
+    zone = ZoneInfo(timezone)
+    start = datetime(day.year, day.month, day.day, tzinfo=zone)
+    after = day + timedelta(days=1)
+    return start.astimezone(UTC), datetime(after.year, after.month, after.day, tzinfo=zone).astimezone(UTC)
+
+
+def plausible_days(today: date) -> tuple[int, int]:
+    """[first, end) of the dates a row may have, as days since 1970-01-01. today: the UTC date of the commit."""
+    epoch = date(1970, 1, 1)
+    return (FIRST_DATE - epoch).days, (today - epoch).days + DAYS_AHEAD_MAX + 1
+
+
+def _offset_us(instant_us: int, zone: ZoneInfo) -> int:
+    offset = (_EPOCH + timedelta(microseconds=instant_us)).astimezone(zone).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds()) * 1_000_000

@@ -1,0 +1,59 @@
+"""What a read from the log gives: raw records with their lineage, and the ranges they fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from k2_core.offsets import OffsetRange
+
+Header = tuple[str, bytes | None]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one topic, any mix of its Kafka partitions, offset order within each.
+
+    All columns have the same length n. timestamps: milliseconds since the epoch, -1 where the log holds none.
+    """
+
+    topic: str
+    kafka_partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.int64]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[list[Header]]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """Everything read in one go: the records by topic, and exactly the ranges that were consumed.
+
+    ranges cover every planned partition that moved; offsets without a record (transaction markers, compaction)
+    are inside a range and have no record.
+    """
+
+    ranges: tuple[OffsetRange, ...]
+    records: tuple[Records, ...]
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """[low, high) of one Kafka partition as the log holds it now."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """Which cluster and which topic the offsets belong to. A recreated topic is another one."""
+
+    cluster_id: str
+    topic_id: str

@@ -1,0 +1,2 @@
+-- Whether the query engine answers.
+SELECT 1 AS alive

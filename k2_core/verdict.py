@@ -1,0 +1,117 @@
+"""What the judge says of one batch, and what it must be told before it can speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from k2_core.decode import Dead
+from k2_core.sequences import ScopeState
+
+Mask = npt.NDArray[np.bool_]
+State = Mapping[str, ScopeState]
+"""Sequence state of one feed: scope (symbol) -> what was seen."""
+
+SESSION = 0
+"""Id numbering of a source, counted from 0; a reset of ids opens the next one."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Rows that passed the hard rules, with flags and exchange dates set, and those that did not.
+
+    rows: feed, judge (revision 0) and lineage columns. dead: index refers to the rows given to `screen`.
+    dead_ids: per scope the ids of the rejected rows: no gap, and no duplicate when replayed.
+    """
+
+    rows: pa.Table
+    source: npt.NDArray[np.int64]
+    dead: tuple[Dead, ...]
+    dead_ids: Mapping[str, npt.NDArray[np.int64]]
+    today: date
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Rows whose key may be stored already; what a scan of the table needs to find their stored revisions.
+
+    at: indices of the rows. elsewhere: of those, which may be stored far from their own time: the key of a source
+    with ids says nothing about time, so a correction can have moved the print by days.
+    """
+
+    at: npt.NDArray[np.int64]
+    elsewhere: Mask
+    message_ids: pa.Array
+    symbols: tuple[str, ...]
+    dates: tuple[date, ...]
+    time_min: datetime | None
+    time_max: datetime | None
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+@dataclass(frozen=True)
+class GapEvent:
+    """A hole in the ids of a contiguous feed that opened or closed in this batch. Ids inclusive."""
+
+    feed: str
+    exchange: str
+    scope: str
+    first_id: int
+    last_id: int
+    state: str
+    exchange_date: date
+    parent: str | None = None
+
+    @property
+    def gap_id(self) -> str:
+        return gap_id(self.feed, self.scope, self.first_id, self.last_id)
+
+    @property
+    def size(self) -> int:
+        return self.last_id - self.first_id + 1
+
+    @property
+    def severity(self) -> str:
+        return severity(self.size)
+
+
+def gap_id(feed: str, scope: str, first: int, last: int) -> str:
+    return f"{feed}:{scope}:{SESSION}:{first}-{last}"
+
+
+WARN_BELOW, HALT_ABOVE = 10, 100
+"""Ids: below 10 a warning, to 100 an alert, above 100 the day cannot close."""
+
+
+def severity(size: int) -> str:
+    """How bad a gap of that many ids is: warn, alert or halt."""
+    if size < WARN_BELOW:
+        return "warn"
+    return "alert" if size <= HALT_ABOVE else "halt"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of every row of one feed in one batch.
+
+    rows: what is stored, in contract columns and sort order. outcome: per screened row one of the codes below.
+    touched: exchange dates that change without gaining a row (the older row of a revision).
+    """
+
+    rows: pa.Table
+    outcome: npt.NDArray[np.int8]
+    state: State
+    gaps: tuple[GapEvent, ...] = ()
+    reverted: int = 0
+    precision_upgrades: int = 0
+    touched: frozenset[date] = field(default_factory=frozenset)
+
+
+WRITTEN, DUPLICATE, REVISION = 0, 1, 2

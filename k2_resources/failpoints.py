@@ -1,0 +1,67 @@
+"""Named places where a test may stop the commit protocol. Nothing happens, and nothing is looked up, when none is armed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from k2_core.errors import K2Error, Misconfigured
+
+NAMES = (
+    "planned",
+    "read",
+    "decoded",
+    "judged",
+    "data_written",
+    "sidecars_written",
+    "state_written",
+    "receipt_written",
+    "committing",
+    "committed",
+    "collecting_dead_letters",
+    "collected_dead_letters",
+    "collecting_gaps",
+    "collected_gaps",
+    "collecting_receipts",
+    "collected_receipts",
+    "hinted",
+    "reported",
+)
+"""The steps of the commit protocol, in order. Each name says what has just happened, or is about to (-ing)."""
+
+
+class Tripped(K2Error):
+    """Raised when an armed failpoint of kind `raise` is reached."""
+
+    code = "FAILPOINT"
+
+
+_armed: dict[str, tuple[int, str]] = {}
+_reached: dict[str, int] = {}
+
+
+def arm(text: str) -> None:
+    """Arm `name[:nth][:kill|raise]`, or disarm all with an empty text. Raises Misconfigured."""
+    _armed.clear()
+    _reached.clear()
+    if not text:
+        return
+    name, *rest = text.split(":")
+    nth = int(rest.pop(0)) if rest and rest[0].isdigit() else 1
+    action = rest.pop(0) if rest else "kill"
+    if name not in NAMES or action not in ("kill", "raise") or rest:
+        raise Misconfigured(f"K2_FAILPOINT={text}: expected name[:nth][:kill|raise] with a name of {', '.join(NAMES)}")
+    _armed[name] = (nth, action)
+
+
+def reach(name: str) -> None:
+    """Pass a named place; stop there when it is armed and this is the nth time."""
+    if not _armed or name not in _armed:
+        return
+    nth, action = _armed[name]
+    _reached[name] = _reached.get(name, 0) + 1
+    if _reached[name] != nth:
+        return
+    if action == "raise":
+        raise Tripped(f"failpoint {name} reached for the {nth}. time")
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,233 @@
+"""Tables of the lake, resolved through the catalog and never by directory: losers of a race leave metadata behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.conversions import from_bytes
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.expressions import And, EqualTo
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
+from sqlalchemy.exc import SQLAlchemyError
+
+from k2_core.contracts import RECEIPTS, TABLES, Table
+from k2_core.errors import NotFound, Unreachable
+from k2_core.offsets import Offsets, Position
+from k2_resources.lake.fence import offset_key
+from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
+from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
+
+CATALOG_NAME = "k2"
+"""Rows of the catalog are keyed by it: Spark and Trino must use the same name."""
+
+
+@dataclass(frozen=True)
+class TableState:
+    """One table at one snapshot, from one load: what a reader pins and what a writer plans from."""
+
+    table: str
+    table_uuid: str
+    snapshot_id: int | None
+    sequence_number: int
+    commit_time: datetime | None
+    offsets: Offsets
+    properties: dict[str, str]
+    metadata_location: str
+
+
+@dataclass(frozen=True)
+class DataFileEntry:
+    """One data file with the bounds that decide whether a query needs it. Bounds are wide, never narrow."""
+
+    path: str
+    rows: int
+    size_bytes: int
+    exchange_date: date | None
+    timestamp_min: datetime | None
+    timestamp_max: datetime | None
+    symbol_min: str | None
+    symbol_max: str | None
+    revised: bool
+
+
+@dataclass(frozen=True)
+class SnapshotEntry:
+    """One snapshot of the table's history."""
+
+    snapshot_id: int
+    sequence_number: int
+    timestamp: datetime
+    operation: str
+    summary: dict[str, str]
+    manifest_list: str
+
+
+class Lake:
+    """The catalog and warehouse of one K2. Safe to share between threads for reading."""
+
+    def __init__(self, catalog_uri: str, warehouse: str) -> None:
+        try:
+            self.catalog = SqlCatalog(
+                CATALOG_NAME,
+                uri=catalog_uri,
+                warehouse=warehouse,
+                **{"py-io-impl": "k2_resources.lake.durable.DurableFileIO", "pool_pre_ping": "true"},
+            )
+        except SQLAlchemyError as error:
+            raise Unreachable(f"catalog {catalog_uri.split('@')[-1]}: {error.__class__.__name__}") from error
+        self.warehouse = warehouse.rstrip("/")
+
+    def ensure(self, tables: Iterable[Table] = TABLES) -> None:
+        """Create what does not exist yet, at warehouse/namespace/table."""
+        for table in tables:
+            try:
+                self.catalog.create_namespace_if_not_exists(table.namespace)
+            except NamespaceAlreadyExistsError:
+                pass
+            if not self.catalog.table_exists(table.name):
+                self._create(table)
+
+    def _create(self, table: Table) -> None:
+        schema = iceberg_schema(table)
+        try:
+            self.catalog.create_table(
+                table.name,
+                schema,
+                location=f"{self.warehouse}/{table.namespace}/{table.short_name}",
+                partition_spec=partition_spec(table, schema),
+                sort_order=sort_order(table, schema),
+                properties=PROPERTIES,
+            )
+        except TableAlreadyExistsError:
+            pass
+
+    def load(self, table: Table) -> IcebergTable:
+        """Load the head. Raises NotFound."""
+        try:
+            return self.catalog.load_table(table.name)
+        except NoSuchTableError:
+            raise NotFound(f"{table.name} is not in the catalog; `k2 up` or `k2 ingest` creates it") from None
+
+    def pointer(self, table: Table) -> str:
+        """Where the head's metadata is; changes with every commit. Raises NotFound."""
+        return self.load(table).metadata_location
+
+    def state(self, table: Table, snapshot_id: int | None = None) -> TableState | None:
+        """Describe the head, or an older snapshot; None for a table that does not exist.
+
+        Raises NotFound for a snapshot that is not, or no longer, in the table.
+        """
+        try:
+            loaded = self.load(table)
+        except NotFound:
+            return None
+        head = loaded.current_snapshot()
+        snapshot = head if snapshot_id is None else loaded.snapshot_by_id(snapshot_id)
+        if snapshot is None and snapshot_id is not None:
+            raise NotFound(f"{table.name} has no snapshot {snapshot_id}")
+        is_head = snapshot is head or (snapshot is not None and head is not None and snapshot.snapshot_id == head.snapshot_id)
+        offsets = offsets_in(loaded.properties) if is_head or snapshot is None else self._offsets_at(loaded, table, snapshot)
+        return TableState(
+            table.name,
+            str(loaded.metadata.table_uuid),
+            snapshot.snapshot_id if snapshot else None,
+            (snapshot.sequence_number or 0) if snapshot else 0,
+            commit_time(loaded, snapshot) if snapshot else None,
+            offsets,
+            dict(loaded.properties),
+            loaded.metadata_location,
+        )
+
+    def _offsets_at(self, loaded: IcebergTable, table: Table, snapshot: Snapshot) -> Offsets:
+        """C of an older snapshot: the collector wrote it; what it has not reached yet is folded from the history."""
+        this = And(EqualTo("table_name", table.name), EqualTo("snapshot_id", snapshot.snapshot_id))
+        rows = self.load(RECEIPTS).scan(this, selected_fields=("offsets",)).to_arrow().to_pylist()
+        if rows:
+            return Offsets(
+                {(o["topic"], o["kafka_partition"]): Position(o["kafka_epoch"], o["next"]) for o in rows[0]["offsets"]}
+            )
+        offsets = Offsets()
+        for committed in receipts_of(loaded):
+            if committed.sequence_number <= (snapshot.sequence_number or 0):
+                offsets = offsets.advanced(committed.receipt.ends())
+        return offsets
+
+    def committed(self, table: Table, topic: str) -> dict[int, int]:
+        """Next offset per Kafka partition of one topic; empty where nothing was committed."""
+        try:
+            properties = self.load(table).properties
+        except NotFound:
+            return {}
+        return {p: at.next for p, at in offsets_in(properties).of_topic(topic).items()}
+
+    def snapshots(self, table: Table, limit: int | None = None) -> list[SnapshotEntry]:
+        """The retained history, newest first; empty for a table that does not exist."""
+        try:
+            history = self.load(table).metadata.snapshots
+        except NotFound:
+            return []
+        ordered = sorted(history, key=lambda s: s.sequence_number or 0, reverse=True)
+        return [_snapshot_entry(s) for s in ordered[:limit]]
+
+    def files(self, table: Table, snapshot_id: int) -> tuple[DataFileEntry, ...]:
+        """Every data file of one snapshot. Raises NotFound."""
+        loaded = self.load(table)
+        if loaded.snapshot_by_id(snapshot_id) is None:
+            raise NotFound(f"{table.name} has no snapshot {snapshot_id}")
+        return tuple(_file_entry(loaded, task.file) for task in loaded.scan(snapshot_id=snapshot_id).plan_files())
+
+
+def offsets_in(properties: dict[str, str]) -> Offsets:
+    """C as the head's properties hold it."""
+    prefix = offset_key("", 0)[: -len(".0")]
+    found: dict[tuple[str, int], Position] = {}
+    for key, value in properties.items():
+        if key.startswith(prefix):
+            topic, kafka_partition = key[len(prefix) :].rsplit(".", 1)
+            found[topic, int(kafka_partition)] = Position.parse(value)
+    return Offsets(found)
+
+
+def commit_time(loaded: IcebergTable, snapshot: Snapshot) -> datetime:
+    """Running maximum of snapshot timestamps up to one snapshot: clocks may step back, knowledge does not."""
+    upto = [s.timestamp_ms for s in loaded.metadata.snapshots if (s.sequence_number or 0) <= (snapshot.sequence_number or 0)]
+    return from_ms(max(upto))
+
+
+def _snapshot_entry(snapshot: Snapshot) -> SnapshotEntry:
+    summary = summary_of(snapshot)
+    return SnapshotEntry(
+        snapshot.snapshot_id,
+        snapshot.sequence_number or 0,
+        from_ms(snapshot.timestamp_ms),
+        summary.get("operation", ""),
+        summary,
+        snapshot.manifest_list,
+    )
+
+
+def _file_entry(loaded: IcebergTable, file: DataFile) -> DataFileEntry:
+    def bound(name: str, bounds: dict[int, bytes] | None) -> Any:
+        field = loaded.schema().find_field(name) if name in loaded.schema().column_names else None
+        raw = (bounds or {}).get(field.field_id) if field else None
+        return None if raw is None or field is None else from_bytes(field.field_type, raw)
+
+    day = bound("exchange_date", file.lower_bounds)
+    revision = bound("revision", file.upper_bounds)
+    times = [bound("timestamp", b) for b in (file.lower_bounds, file.upper_bounds)]
+    return DataFileEntry(
+        file.file_path,
+        file.record_count,
+        file.file_size_in_bytes,
+        None if day is None else date.fromordinal(date(1970, 1, 1).toordinal() + day),
+        *(None if t is None else datetime.fromtimestamp(t // 1_000_000, UTC).replace(microsecond=t % 1_000_000) for t in times),
+        bound("symbol", file.lower_bounds),
+        bound("symbol", file.upper_bounds),
+        revised=revision is None or revision > 0,
+    )

@@ -1,0 +1,116 @@
+"""Rows of the lake, for those who judge and prove: few columns, pruned by partition and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.expressions import (
+    AlwaysTrue,
+    And,
+    BooleanExpression,
+    EqualTo,
+    GreaterThanOrEqual,
+    In,
+    LessThanOrEqual,
+)
+
+from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
+from k2_core.verdict import Suspects
+from k2_resources.lake.catalog import Lake
+from k2_resources.lake.commit import Head
+
+_TIME_MARGIN = timedelta(minutes=1)
+"""A delivery again has the same event time; a correction of it, a near one. Others are found by the wider scan."""
+_VALUES_MAX = 200
+"""Values of an IN list; beyond it the list costs more than it prunes."""
+
+
+def stored_revisions(at: Head, suspects: Suspects) -> pa.Table:
+    """Every stored revision of the suspects' keys: key, revision, exchange date, flags and content.
+
+    First where their own times point; then, for those the state says are stored and those whose ids are no proof,
+    over all dates of their symbols.
+    """
+    columns = _columns(at.table)
+    if not len(suspects) or at.loaded.current_snapshot() is None:
+        return at.table.arrow_schema().empty_table().select(columns)
+    near = _keyed(at, _near(suspects), columns, suspects.message_ids)
+    missing = pc.invert(pc.is_in(suspects.message_ids, near["message_id"].combine_chunks()))
+    sought = suspects.message_ids.filter(pc.and_(missing, pa.array(suspects.elsewhere)))
+    if not len(sought):
+        return near
+    far = _keyed(at, _in("symbol", suspects.symbols), columns, sought)
+    return pa.concat_tables([near, far])
+
+
+def _columns(table: Table) -> list[str]:
+    flags = ["quality_flags"] if any(c.name == "quality_flags" for c in table.columns) else []
+    return ["message_id", "revision", "exchange_date", *flags, *table.content]
+
+
+def _keyed(at: Head, where: BooleanExpression, columns: Sequence[str], message_ids: pa.Array) -> pa.Table:
+    rows = at.loaded.scan(where, selected_fields=tuple(dict.fromkeys(columns))).to_arrow()
+    names = list(dict.fromkeys(columns))
+    schema = pa.schema([at.table.arrow_schema().field(name) for name in names])
+    return rows.select(names).cast(schema).filter(pc.is_in(rows["message_id"], message_ids))
+
+
+def _near(suspects: Suspects) -> BooleanExpression:
+    assert suspects.time_min is not None and suspects.time_max is not None
+    return And(
+        _in("exchange_date", suspects.dates),
+        _in("symbol", suspects.symbols),
+        GreaterThanOrEqual("timestamp", (suspects.time_min - _TIME_MARGIN).isoformat()),
+        LessThanOrEqual("timestamp", (suspects.time_max + _TIME_MARGIN).isoformat()),
+    )
+
+
+def _in(column: str, values: Sequence[str | date]) -> BooleanExpression:
+    literals = [v.isoformat() if isinstance(v, date) else v for v in values]
+    return In(column, literals) if len(literals) <= _VALUES_MAX else AlwaysTrue()
+
+
+def receipt_rows(lake: Lake, table: Table, after: int = 0) -> pa.Table:
+    """Rows of audit.receipts of one table past one sequence number, in commit order."""
+    state = lake.state(table)
+    if state is None or lake.state(RECEIPTS) is None:
+        return RECEIPTS.arrow_schema().empty_table()
+    this = And(
+        EqualTo("table_name", table.name),
+        EqualTo("table_uuid", state.table_uuid),
+        GreaterThanOrEqual("sequence_number", after + 1),
+    )
+    return lake.load(RECEIPTS).scan(this).to_arrow().sort_by("sequence_number")
+
+
+def dead_letters(lake: Lake, table: Table | None = None) -> pa.Table:
+    """Rows of audit.dead_letters, of one table or of all, in log order."""
+    this = EqualTo("table_name", table.name) if table else AlwaysTrue()
+    rows = lake.load(DEAD_LETTERS).scan(this).to_arrow()
+    return rows.sort_by([(c, "ascending") for c in ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")])
+
+
+def gap_events(lake: Lake, feed: str | None = None) -> pa.Table:
+    """Rows of audit.gaps, of one feed or of all, in event order."""
+    this = EqualTo("feed", feed) if feed else AlwaysTrue()
+    return lake.load(GAPS).scan(this).to_arrow().sort_by("event_number")
+
+
+def open_gaps(lake: Lake, feed: str | None = None) -> list[dict[str, object]]:
+    """Gaps whose last event is not `filled`, as their first event described them, by feed, scope and first id."""
+    last: dict[str, dict[str, object]] = {}
+    for event in gap_events(lake, feed).to_pylist():
+        last[event["gap_id"]] = {**event, **({"exchange_date": last[event["gap_id"]]["exchange_date"]} if event["gap_id"] in last else {})}
+    found = [event for event in last.values() if event["state"] != "filled"]
+    return sorted(found, key=lambda e: (str(e["feed"]), str(e["scope"]), str(e["first_id"]).zfill(20)))
+
+
+def day_rows(lake: Lake, table: Table, day: date, columns: Sequence[str]) -> pa.Table:
+    """All stored rows of one exchange date, every revision; no order is promised."""
+    if lake.state(table) is None:
+        return table.arrow_schema().empty_table().select(list(columns))
+    where = EqualTo("exchange_date", day.isoformat())
+    return lake.load(table).scan(where, selected_fields=tuple(columns)).to_arrow().select(list(columns))

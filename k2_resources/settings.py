@@ -1,0 +1,119 @@
+"""All settings of K2: one class, prefix K2_, read once by whoever wires."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from k2_core.errors import Misconfigured
+from k2_core.feeds import Feed, parse_feeds
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Where K2 lives and how much it may use.
+
+    Addresses left empty are those of the embedded stack on `home`, read from its endpoints file at each use:
+    an embedded broker that was restarted has a new port.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="K2_", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".k2"), description="Everything the embedded stack keeps.")
+    config: Path = Field(_REPOSITORY / "config", description="Folder with feeds.yaml.")
+    sample_data: Path = Field(_REPOSITORY.parent / "shared" / "data", description="Real captures for tests.")
+
+    kafka_bootstrap: str | None = Field(None, description="Kafka brokers; empty = the embedded broker of home.")
+    registry_url: str | None = Field(None, description="Schema registry; empty = the embedded one of home.")
+    catalog_uri: str | None = Field(None, description="SQLAlchemy URL of the catalog; empty = SQLite in home.")
+    warehouse: str | None = Field(None, description="Root of the tables; empty = home/warehouse.")
+
+    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
+    api_port: int = Field(8000, description="Port the API prefers; another free one is taken when it is in use.")
+    dagster_port: int = Field(3000, description="Port the Dagster webserver prefers.")
+    registry_port: int = Field(8081, description="Port the embedded registry prefers.")
+
+    rows_per_commit: int = Field(100_000, gt=0, description="Records of one commit at most.")
+    batch_rows_min: int = Field(50_000, gt=0, description="Waiting records that start a run at once.")
+    batch_age_seconds: float = Field(4.0, ge=0, description="Age of the lag that starts a run whatever its size.")
+    run_rows_max: int = Field(1_000_000, gt=0, description="Records one run takes at most.")
+    kafka_timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for an answer of the broker.")
+    embedded_backlog_bytes_max: int = Field(
+        2_500_000,
+        gt=0,
+        description="Unconsumed bytes a producer leaves in one embedded Kafka partition; it drops beyond 5 MiB.",
+    )
+    run_dates_max: int = Field(200, gt=0, description="Exchange dates one run reports at most.")
+    failpoint: str = Field("", description="Stop the commit protocol at a named place: name[:nth][:kill|raise]; tests only.")
+    query_threads: int = Field(2, gt=0, description="DuckDB cursors that run at the same time.")
+    query_memory: str = Field("2GB", description="Memory DuckDB may use.")
+    query_seconds_max: float = Field(30.0, gt=0, description="Deadline of one API query.")
+
+    @property
+    def endpoints_file(self) -> Path:
+        return self.home / "run" / "endpoints.json"
+
+    @property
+    def api_key_file(self) -> Path:
+        return self.home / "api.key"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    def catalog(self) -> str:
+        """SQLAlchemy URL of the catalog."""
+        return self.catalog_uri or f"sqlite:///{(self.home / 'catalog.db').resolve()}?timeout=60"
+
+    def warehouse_path(self) -> str:
+        """Root of the tables: a local directory or a URL."""
+        return self.warehouse or str((self.home / "warehouse").resolve())
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether Kafka is the broker in memory, which drops what it cannot hold."""
+        return self.kafka_bootstrap is None
+
+    def bootstrap(self) -> str:
+        """Kafka address now. Raises Misconfigured when no stack runs on home."""
+        return self.kafka_bootstrap or self._endpoint("kafka")
+
+    def registry(self) -> str:
+        """Registry address now. Raises Misconfigured when no stack runs on home."""
+        return self.registry_url or self._endpoint("registry")
+
+    def endpoints(self) -> dict[str, Any]:
+        """What `k2 up` wrote: service name -> address. Empty when no stack ever ran on home."""
+        try:
+            content: dict[str, Any] = json.loads(self.endpoints_file.read_text())
+        except FileNotFoundError:
+            return {}
+        return content
+
+    def _endpoint(self, service: str) -> str:
+        try:
+            return str(self.endpoints()[service])
+        except KeyError:
+            raise Misconfigured(
+                f"no {service} address in {self.endpoints_file}: start the stack with `k2 up --home {self.home}`, "
+                f"or set K2_{'KAFKA_BOOTSTRAP' if service == 'kafka' else 'REGISTRY_URL'}"
+            ) from None
+
+
+def load_feeds(settings: Settings) -> tuple[Feed, ...]:
+    """Read config/feeds.yaml. Raises Misconfigured."""
+    path = settings.config / "feeds.yaml"
+    try:
+        return parse_feeds(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise Misconfigured(f"{path}: {error}") from error

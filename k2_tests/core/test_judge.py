@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import random
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2_core.judge import judge, suspect
+from k2_core.quality import Flag, Reason
+from k2_core.screen import screen
+from k2_core.verdict import DUPLICATE, REVISION, WRITTEN
+from k2_tests.ticks import FEEDS, NOON, asx_trade, quote, table_of, trade
+
+TODAY = date(2026, 11, 21)
+TRADES_FEED, QUOTES_FEED, ASX_FEED = FEEDS["binance-trades"], FEEDS["binance-quotes"], FEEDS["asx-trades"]
+
+
+class Lake:
+    """Rows and state of one feed, kept in memory: what the real lake gives the judge."""
+
+    def __init__(self, feed):
+        self.feed, self.state = feed, {}
+        self.rows = feed.table.arrow_schema().empty_table()
+        self.gaps, self.dead, self.verdicts = {}, [], []
+
+    def feed_in(self, *records):
+        screened = screen(self.feed, table_of(self.feed, records), TODAY)
+        suspects = suspect(self.feed, screened, self.state)
+        keys = pa.array(self.rows["message_id"].to_pylist(), pa.string())
+        stored = self.rows.filter(pa.compute.is_in(keys, suspects.message_ids))
+        verdict = judge(self.feed, screened, self.state, stored)
+        self.state, self.rows = verdict.state, pa.concat_tables([self.rows, verdict.rows])
+        self.dead += screened.dead
+        self.verdicts.append(verdict)
+        for event in verdict.gaps:
+            self.gaps[event.gap_id] = event.state
+        return verdict
+
+    @property
+    def stored(self):
+        columns = ["message_id", "revision", "price" if self.feed.kind == "trade" else "bid_price", "timestamp"]
+        return sorted(tuple(row.values()) for row in self.rows.select(columns).to_pylist())
+
+    @property
+    def open_gaps(self):
+        return sorted(g for g, state in self.gaps.items() if state == "open")
+
+
+def test_a_record_delivered_twice_is_stored_once():
+    lake = Lake(TRADES_FEED)
+    assert lake.feed_in(trade(1), trade(2), trade(2)).outcome.tolist() == [WRITTEN, WRITTEN, DUPLICATE]
+    assert lake.feed_in(trade(2), trade(3)).outcome.tolist() == [DUPLICATE, WRITTEN]
+
+
+def test_other_content_under_the_same_key_is_the_next_revision_and_a_return_is_counted():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1), trade(1, price=Decimal(2)))
+    verdict = lake.feed_in(trade(1), trade(1, price=Decimal(3)), trade(1, price=Decimal(2)))
+    assert verdict.outcome.tolist() == [DUPLICATE, REVISION, DUPLICATE]
+    assert verdict.reverted == 2
+    assert lake.rows["revision"].to_pylist() == [0, 1, 2]
+
+
+def test_a_finer_time_unit_is_no_new_content():
+    lake = Lake(TRADES_FEED)
+    verdict = lake.feed_in(trade(1), trade(1, timestamp=NOON + timedelta(microseconds=1_250)))
+    assert verdict.outcome.tolist() == [WRITTEN, DUPLICATE]
+    assert verdict.precision_upgrades == 1
+
+
+def test_two_different_microseconds_are_different_content():
+    fine = [trade(1, timestamp=NOON + timedelta(microseconds=us)) for us in (1_250, 1_251, 1_000)]
+    assert Lake(TRADES_FEED).feed_in(*fine).outcome.tolist() == [WRITTEN, REVISION, DUPLICATE]
+
+
+def test_a_revision_that_moves_the_print_touches_both_days():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1))
+    verdict = lake.feed_in(trade(1, timestamp=NOON + timedelta(days=9)))
+    assert verdict.outcome.tolist() == [REVISION]
+    assert verdict.touched == {date(2024, 8, 8)}
+    assert verdict.rows["exchange_date"].to_pylist() == [date(2024, 8, 17)]
+
+
+def test_a_receive_time_that_stands_in_for_the_event_time_is_no_content():
+    lake = Lake(QUOTES_FEED)
+    flag = int(Flag.RECEIVE_TIME_AS_EVENT_TIME)
+    again = quote(5, quality_flags=flag, timestamp=NOON + timedelta(seconds=9))
+    assert lake.feed_in(quote(5, quality_flags=flag), again).outcome.tolist() == [WRITTEN, DUPLICATE]
+
+
+def test_a_late_quote_is_stored_and_its_copy_is_not():
+    lake = Lake(QUOTES_FEED)
+    lake.feed_in(quote(10), quote(20))
+    assert lake.feed_in(quote(15)).outcome.tolist() == [WRITTEN]
+    assert lake.feed_in(quote(15), quote(20)).outcome.tolist() == [DUPLICATE, DUPLICATE]
+
+
+def test_identical_prints_of_a_file_are_all_stored_and_loading_it_again_adds_none():
+    lake = Lake(ASX_FEED)
+    prints = [asx_trade("36000.5", k) for k in range(3)]
+    assert lake.feed_in(*prints).outcome.tolist() == [WRITTEN] * 3
+    assert lake.feed_in(*prints).outcome.tolist() == [DUPLICATE] * 3
+    assert lake.rows["exchange_date"].to_pylist() == [date(2014, 3, 11)] * 3
+
+
+def test_a_hole_opens_and_a_late_id_closes_it():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1), trade(5))
+    assert lake.open_gaps == ["binance-trades:BTCUSDT:0:2-4"]
+    lake.feed_in(trade(3))
+    assert lake.open_gaps == ["binance-trades:BTCUSDT:0:2-2", "binance-trades:BTCUSDT:0:4-4"]
+    lake.feed_in(trade(4), trade(2))
+    assert lake.open_gaps == []
+
+
+def test_the_id_of_a_dead_letter_is_no_gap_and_its_replay_is_no_duplicate():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1), trade(2, price=Decimal(0)), trade(3))
+    assert lake.open_gaps == []
+    assert lake.feed_in(trade(2)).outcome.tolist() == [WRITTEN]
+
+
+def test_gaps_of_one_symbol_are_not_those_of_another():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1), trade(7, symbol="ETHUSDT"), trade(3), trade(8, symbol="ETHUSDT"))
+    assert lake.open_gaps == ["binance-trades:BTCUSDT:0:2-2"]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (trade(1, price=Decimal(0)), Reason.NOT_POSITIVE),
+        (trade(1, quantity=Decimal(-1)), Reason.NOT_POSITIVE),
+        (trade(1, symbol="", message_id="BINANCE::trade:1"), Reason.MISSING_VALUE),
+        (trade(1, message_id=""), Reason.MISSING_VALUE),
+        (trade(1, message_id="BINANCE:BTCUSDT:trade:2"), Reason.KEY_MISMATCH),
+        (trade(1, source_sequence=None), Reason.MISSING_VALUE),
+        (trade(-1), Reason.BAD_ID),
+        (trade(1, exchange="KRAKEN"), Reason.UNKNOWN_EXCHANGE),
+        (trade(1, timestamp=NOON.replace(year=2009)), Reason.IMPLAUSIBLE_TIME),
+        (trade(1, timestamp=NOON.replace(year=9000)), Reason.IMPLAUSIBLE_TIME),
+        (trade(1, timestamp=NOON.replace(year=2026, month=11, day=23)), Reason.IMPLAUSIBLE_TIME),
+    ],
+)
+def test_a_row_that_breaks_a_hard_rule_dies_with_its_reason_and_its_neighbours_live(record, reason):
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(100), record, trade(101))
+    assert [d.reason for d in lake.dead] == [reason]
+    assert len(lake.stored) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"bid_price": None}, Reason.HALF_A_SIDE), ({"ask_quantity": Decimal(0)}, Reason.NOT_POSITIVE)],
+)
+def test_half_a_side_or_a_zero_side_is_a_dead_letter(changes, reason):
+    lake = Lake(QUOTES_FEED)
+    lake.feed_in(quote(1, **changes), quote(2, bid_price=None, bid_quantity=None), quote(3, bid_price=Decimal(200)))
+    assert [d.reason for d in lake.dead] == [reason]
+    assert lake.rows["quality_flags"].to_pylist() == [Flag.ONE_SIDED, Flag.CROSSED]
+
+
+def test_a_feed_cannot_state_a_flag_that_is_the_judges_to_decide():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1, quality_flags=int(Flag.CROSSED | Flag.VENDOR_EXCLUDED)), trade(2, ingestion_timestamp=NOON))
+    assert lake.rows["quality_flags"].to_pylist() == [Flag.VENDOR_EXCLUDED, Flag.RECEIVE_BEFORE_EVENT]
+
+
+streams = st.lists(
+    st.tuples(st.integers(1, 12), st.sampled_from(["1", "2", "3"]), st.sampled_from(["BTCUSDT", "ETHUSDT"])), min_size=1, max_size=30
+)
+
+
+def cut(records, sizes):
+    """Split a stream into batches."""
+    batches, at = [], 0
+    for size in sizes:
+        batches.append(records[at : at + size])
+        at += size
+    return [b for b in [*batches, records[at:]] if b]
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams, st.lists(st.integers(1, 9), max_size=5), st.randoms(use_true_random=False))
+@pytest.mark.parametrize("feed", [TRADES_FEED, QUOTES_FEED, ASX_FEED], ids=["contiguous", "monotonic", "none"])
+def test_deliveries_again_shuffled_or_split_otherwise_end_in_the_same_rows_and_gaps(feed, stream, sizes, shuffler):
+    records = [_record(feed, *entry) for entry in stream]
+    once, again = Lake(feed), Lake(feed)
+    once.feed_in(*records)
+    for batch in cut(records, sizes):
+        again.feed_in(*batch)
+    assert again.stored == once.stored
+    assert again.open_gaps == once.open_gaps
+    redelivered = records * 2
+    shuffler.shuffle(redelivered)
+    for batch in cut(redelivered, sizes):
+        again.feed_in(*batch)
+    assert again.stored == once.stored
+    assert again.open_gaps == once.open_gaps
+
+
+def _record(feed, number, price, symbol):
+    if feed is ASX_FEED:
+        return asx_trade(str(36000 + number), int(price), side=random.Random(number).choice(["BUY", "SELL"]))
+    if feed is QUOTES_FEED:
+        return quote(number, symbol=symbol, bid_price=Decimal(price))
+    return trade(number, symbol=symbol, price=Decimal(price))
