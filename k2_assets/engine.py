@@ -5,11 +5,11 @@ The whole protocol is `Engine.execute`: plan, read, decode, judge, commit, colle
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 
+import pyarrow as pa
 import structlog
 
 from k2_assets.batches import dead_letter_rows, gap_rows, judge_records, receipt_for
@@ -50,10 +50,16 @@ class Engine:
     kafka: KafkaLog
     registry: Registry
 
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.registry.close()
+
     def plan(self, table: Table, rows_max: int | None = None) -> Plan:
         """Plan the next ranges of one table; empty when nothing waits. Writes nothing. Raises Halted."""
         at = head(self.lake, table)
-        topics = self._topics(table)
+        topics = self.topics(table)
         incarnations, marks = self.kafka.incarnation(topics), self.kafka.watermarks(topics)
         return plan_ranges(at, feeds_of(table, self.feeds), incarnations, marks, rows_max or self.settings.run_rows_max)
 
@@ -109,7 +115,7 @@ class Engine:
     def register(self, table: Table, run_id: str) -> Committed | None:
         """Accept the low watermarks of topics the table has never read as their start; None when all are known."""
         at = head(self.lake, table)
-        topics = [t for t in self._topics(table) if registered(at, t) is None]
+        topics = [t for t in self.topics(table) if registered(at, t) is None]
         incarnations = self.kafka.incarnation(topics) if topics else {}
         if not incarnations:
             return None
@@ -135,8 +141,8 @@ class Engine:
 
     def lag(self, table: Table) -> dict[str, int]:
         """Records waiting per topic, from the stored offsets and the watermarks."""
-        at, marks = head(self.lake, table), self.kafka.watermarks(self._topics(table))
-        waiting = dict.fromkeys(self._topics(table), 0)
+        at, marks = head(self.lake, table), self.kafka.watermarks(self.topics(table))
+        waiting = dict.fromkeys(self.topics(table), 0)
         for (topic, p), m in marks.items():
             waiting[topic] += m.high - start_of(at, registered(at, topic), topic, p, m)
         return waiting
@@ -153,12 +159,13 @@ class Engine:
             f"empty. Records of {feed.topic} wait until it answers."
         )
 
-    def _topics(self, table: Table) -> list[str]:
+    def topics(self, table: Table) -> list[str]:
+        """The topics that fill one table."""
         return [feed.topic for feed in feeds_of(table, self.feeds)]
 
     def _incarnations(self, at: Head) -> dict[str, Incarnation]:
         """Incarnations of now, proven to be those the stored offsets belong to."""
-        current = self.kafka.incarnation(self._topics(at.table))
+        current = self.kafka.incarnation(self.topics(at.table))
         for topic, incarnation in current.items():
             known = registered(at, topic)
             if known is not None and known.incarnation != incarnation:
@@ -166,18 +173,14 @@ class Engine:
         return current
 
 
-@contextmanager
-def open_engine(settings: Settings) -> Iterator[Engine]:
-    """Open every adapter, make the tables that do not exist, and close what holds a connection."""
+def open_engine(settings: Settings) -> Engine:
+    """Open every adapter and make the tables that do not exist."""
     failpoints.arm(settings.failpoint)
     settings.home.mkdir(parents=True, exist_ok=True)
     lake = Lake(settings.catalog(), settings.warehouse_path())
     lake.ensure(TABLES)
     kafka = KafkaLog(settings.bootstrap(), timeout_seconds=settings.kafka_timeout_seconds)
-    try:
-        yield Engine(settings, load_feeds(settings), lake, kafka, Registry(settings.registry()))
-    finally:
-        kafka.close()
+    return Engine(settings, load_feeds(settings), lake, kafka, Registry(settings.registry()))
 
 
 def ingest_until_caught_up(engine: Engine, run_id: str | None = None) -> list[Committed]:
@@ -185,6 +188,7 @@ def ingest_until_caught_up(engine: Engine, run_id: str | None = None) -> list[Co
     run = run_id or f"process-{os.getpid()}"
     committed: list[Committed] = []
     for table in INGESTED:
+        collect(engine.lake, table)
         while (plan := engine.plan(table)).ranges:
             committed += engine.execute(table, plan.ranges, run)
     return committed
@@ -213,9 +217,8 @@ def _lows(
     return dict(sorted({**were, **{key: m.low for key, m in marks.items()}}.items()))
 
 
-def _together(table: Table, rows: list) -> object:
-    import pyarrow as pa
-
+def _together(table: Table, rows: list[pa.Table]) -> pa.Table | None:
+    """The rows of several feeds in the order of their table."""
     if not rows:
         return None
     order = [(name, "ascending") for name in ("exchange_date", *table.sort)]
