@@ -46,6 +46,8 @@ def symbol_problem(symbol: str) -> str | None:
     """Say why a text cannot be a symbol; None when it can. Any script is welcome."""
     if not symbol or symbol.isspace():
         return "the symbol is empty"
+    if symbol == "*":
+        return "the symbol is *, which stands for all symbols of a feed"
     if len(symbol) > SYMBOL_CHARACTERS_MAX:
         return f"the symbol has {len(symbol)} characters, at most {SYMBOL_CHARACTERS_MAX} are one"
     return part_problem(symbol)

@@ -54,7 +54,7 @@ def verify(lake: Lake, table: Table) -> Proof:
     loaded = lake.load(table)
     state = lake.state(table)
     assert state is not None
-    receipts, findings = _receipts(lake, table)
+    receipts, findings = all_receipts(lake, table)
     ranges = [r for receipt in receipts for r in receipt.ranges]
     files = lake.files(table, state.snapshot_id) if state.snapshot_id is not None else ()
     stored = {f.path: f.rows for f in files}
@@ -83,8 +83,8 @@ def verify(lake: Lake, table: Table) -> Proof:
     )
 
 
-def _receipts(lake: Lake, table: Table) -> tuple[list[Receipt], list[Imbalance]]:
-    """All receipts in commit order: the collected ones, then what the collector has not reached."""
+def all_receipts(lake: Lake, table: Table) -> tuple[list[Receipt], list[Imbalance]]:
+    """All receipts in commit order, the collected ones, then what the collector has not reached; and where they differ."""
     rows = receipt_rows(lake, table).to_pylist()
     findings = [
         Imbalance(f"audit.receipts {table.name} {row['sequence_number']}", "is there more than once")

@@ -1,0 +1,50 @@
+# Every target works from a fresh clone; `make help` lists them. CI calls `make test`, nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo test lint types imports docs pytest lock clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED)  ## make .venv with exactly what requirements.lock names
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "K2 needs Python 3.11, 3.12 or 3.13; no python3 was found (Debian: apt install python3 python3-venv)"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "K2 needs Python 3.11, 3.12 or 3.13; found $$("$(PYTHON)" --version). Set PYTHON=/path/to/python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv (Debian, Ubuntu)"; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(INSTALLED)
+
+demo: setup  ## the guided tour on generated data: ingest, check, query; stays up until Ctrl-C
+	$(PY) -m k2_cli.main demo
+
+test: setup lint types imports docs pytest  ## every test, lint, type check and import contract
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: setup
+	$(PY) -m mypy
+
+imports: setup
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+docs: setup
+	$(PY) -m k2_cli.main docs --check
+
+pytest: setup
+	$(PY) -m pytest
+
+lock:  ## resolve requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock
+
+clean:  ## remove .venv and everything the embedded stack keeps in .k2
+	rm -rf .venv .k2

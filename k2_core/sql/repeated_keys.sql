@@ -1,0 +1,10 @@
+-- Keys stored more than once, most copies first. Grain: one key. Parameters: $files, paths of data files.
+SELECT
+    message_id,
+    revision,
+    count(*) AS copies
+FROM read_parquet($files, union_by_name = true)
+GROUP BY message_id, revision
+HAVING count(*) > 1
+ORDER BY copies DESC, message_id, revision
+LIMIT 100
