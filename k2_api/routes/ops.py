@@ -1,0 +1,50 @@
+"""For operators: where things are, how they are, what they count."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from k2_api.health import dependencies, overall
+from k2_api.models import About, HealthAnswer
+from k2_api.observe import state_metrics
+from k2_api.responses import backend
+from k2_core.contracts import INGESTED
+from k2_core.errors import K2Error
+from k2_core.windows import iso
+from k2_resources.clock import now
+
+router = APIRouter(tags=["operations"])
+SNAPSHOTS_MAX = 100_000
+"""More than any table keeps: the count is of all of them."""
+
+
+@router.get("/", response_model=About)
+async def about(request: Request) -> About:
+    """Where things are."""
+    return About(name="K2", version=request.app.version, docs="/docs", redoc="/redoc", health="/health", api="/v1")
+
+
+@router.get("/health", response_model=HealthAnswer)
+async def health(request: Request, response: Response) -> HealthAnswer:
+    """How K2 and the things it needs are. Always 200: the status is in the body."""
+    response.headers["Cache-Control"] = "no-store"
+    found = await dependencies(backend(request).reads, request.app.state.settings.endpoints())
+    return HealthAnswer(status=overall(found), version=request.app.version, timestamp=iso(now()), dependencies=found)
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Prometheus text: this process's requests, and the state of the tables as they are now."""
+    own = generate_latest(request.app.state.metrics.registry)
+    return Response(own + await _state(request), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_LATEST)
+
+
+async def _state(request: Request) -> bytes:
+    reads = backend(request).reads
+    try:
+        pinned = [await reads.pin(table) for table in INGESTED]
+        kept = {table.name: len(await reads.snapshots(table, SNAPSHOTS_MAX)) for table in INGESTED}
+    except K2Error:
+        return b"# the catalog does not answer: no state metrics\n"
+    return state_metrics(pinned, kept)
