@@ -1,0 +1,171 @@
+"""One collection from the command line: wire the stack of a home, show progress, say what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from k2_core.errors import Misconfigured, Unreachable
+from k2_core.feeds import Feed
+from k2_feeds.backlog import STALL_SECONDS_MAX, Committed, Waiting
+from k2_feeds.collection import Collection, Report
+from k2_feeds.coverage import COVERAGE_FEED, Tally
+from k2_feeds.outcomes import Outcome
+from k2_feeds.producer import FeedProducer
+from k2_resources import clock
+from k2_resources.settings import Settings, load_feeds
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_SAY_EVERY_SECONDS = 5.0
+"""Without a terminal, a line this often is enough to see that it lives."""
+_SCOPES_SHOWN = 20
+"""More symbols than a screen holds are only counted; the report file has them all."""
+
+
+def now_us() -> int:
+    """Tell the time in µs since 1970."""
+    return int(clock.now().timestamp() * 1_000_000)
+
+
+def collect(
+    settings: Settings,
+    feed_names: Iterable[str],
+    outcomes: Iterable[Outcome],
+    *,
+    source: str,
+    stall_seconds_max: float = STALL_SECONDS_MAX,
+) -> Report:
+    """Send what a source gives to the stack of `settings`, waiting while the embedded broker is full.
+
+    Raises Misconfigured, BadInput, Unreachable, SchemaUnavailable before anything is sent; later troubles are in the
+    report.
+    """
+    feeds = {feed.name: feed for feed in load_feeds(settings)}
+    wanted = [_named(feeds, name) for name in feed_names]
+    collection_id = uuid4().hex
+    report: Report | None = None
+    # what was not acknowledged is in the report, so the writer need not raise it a second time
+    with suppress(_AlreadyReported), _shown() as shown:
+        producer = FeedProducer(
+            settings,
+            [*wanted, _named(feeds, COVERAGE_FEED)],
+            committed=_committed(settings, feeds.values()) if settings.is_embedded else None,
+            stall_seconds_max=stall_seconds_max,
+            on_wait=shown.waiting,
+        )
+        folder = settings.home / "rejected" / collection_id
+        collection = Collection(collection_id, source, wanted, folder, now_us, shown.count)
+        try:
+            with producer:
+                report = collection.run(outcomes, producer)
+        except Unreachable as error:
+            if report is None:
+                raise
+            raise _AlreadyReported from error
+    assert report is not None, "a collection ends with a report or an error"
+    return report
+
+
+def say(report: Report) -> None:
+    """Print what a collection did, for people."""
+    click.echo(
+        f"{report.sent:,} rows sent, {report.acknowledged:,} acknowledged, {report.rejected:,} lines rejected, "
+        f"{report.seconds:.1f} s"
+    )
+    for scope in report.scopes[:_SCOPES_SHOWN]:
+        click.echo(f"  {_scope(scope)}")
+    if len(report.scopes) > _SCOPES_SHOWN:
+        click.echo(f"  and {len(report.scopes) - _SCOPES_SHOWN:,} more symbols")
+    if report.passed_over:
+        kinds = sorted(report.passed_over.items(), key=lambda kind_count: -kind_count[1])
+        click.echo("passed over: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds))
+    for damage in report.damaged:
+        click.echo(f"damaged: {damage}", err=True)
+    if report.rejected:
+        click.echo(f"rejected lines with their reasons: {report.folder}", err=True)
+    if report.error:
+        click.echo(report.error, err=True)
+
+
+class _AlreadyReported(Exception):
+    pass
+
+
+@dataclass
+class _Shown:
+    """Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+    progress: Progress | None
+    task: TaskID | None = None
+    rows: int = 0
+    _said: float = field(default_factory=time.monotonic)
+
+    def count(self, rows: int) -> None:
+        self.rows = rows
+        self._say(f"{rows:,} rows sent")
+
+    def waiting(self, waiting: Waiting) -> None:
+        self._say(
+            f"{self.rows:,} rows sent; waiting for ingestion: {waiting.records:,} of at most {waiting.records_max:,} "
+            f"records wait in one partition of {waiting.topic}, unchanged for {waiting.seconds:.0f} s"
+        )
+
+    def _say(self, text: str) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, description=text)
+        elif time.monotonic() - self._said > _SAY_EVERY_SECONDS:
+            self._said = time.monotonic()
+            click.echo(text, err=True)
+
+
+@contextmanager
+def _shown() -> Iterator[_Shown]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Shown(None)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Shown(progress, progress.add_task("0 rows sent", total=None))
+
+
+def _named(feeds: Mapping[str, Feed], name: str) -> Feed:
+    try:
+        return feeds[name]
+    except KeyError:
+        raise Misconfigured(f"feeds.yaml has no feed {name}, only {', '.join(feeds)}") from None
+
+
+def _committed(settings: Settings, feeds: Iterable[Feed]) -> Committed:
+    from k2_resources.lake.catalog import Lake
+
+    settings.bootstrap()  # says how to start a stack before anything is looked for in its home
+    lake = Lake(settings.catalog(), settings.warehouse_path())
+    tables = {feed.topic: feed.table for feed in feeds}
+    return lambda topic: lake.committed(tables[topic], topic)
+
+
+def _scope(tally: Tally) -> str:
+    ids = "" if tally.first_id is None else f", ids {tally.first_id} to {tally.last_id}"
+    times = "" if tally.opened is None else f", {_instant(tally.opened)} to {_instant(tally.closed)}"
+    rejected = f", {tally.rejected:,} rejected" if tally.rejected else ""
+    return f"{tally.feed} {tally.symbol}: {tally.rows:,} rows{ids}{times}{rejected}"
+
+
+def _instant(microseconds: int | None) -> str:
+    """An instant for people; one outside the calendar as its number."""
+    try:
+        return datetime.fromtimestamp((microseconds or 0) / 1_000_000, UTC).isoformat(sep=" ", timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{microseconds} µs"
