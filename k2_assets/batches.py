@@ -1,12 +1,10 @@
 """One batch from raw records to what a commit brings: decode, screen, judge, count. No writes."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
-
 import base64
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +44,7 @@ class Judged:
 def judge_records(
     feed: Feed,
     records: Records,
+    *,
     epoch: int,
     decoder_of: Callable[[int], Decoder | None],
     state: State,
@@ -69,7 +68,13 @@ def _with_lineage(decoded: Decoded, records: Records, epoch: int) -> pa.Table:
 
 
 def receipt_for(
-    table: Table, ranges: Sequence[OffsetRange], epochs: Mapping[str, int], judged: Sequence[Judged], run_id: str, code: str
+    table: Table,
+    ranges: Sequence[OffsetRange],
+    *,
+    epochs: Mapping[str, int],
+    judged: Sequence[Judged],
+    run_id: str,
+    code_version: str,
 ) -> Receipt:
     """Count what became of every record, per Kafka partition and per exchange date."""
     by_topic = {j.feed.topic: j for j in judged}
@@ -77,7 +82,7 @@ def receipt_for(
         table=table.name,
         kind="batch",
         run_id=run_id,
-        code_version=code,
+        code_version=code_version,
         contract_version=CONTRACT_VERSION,
         ranges=tuple(_count(r, epochs[r.topic], by_topic.get(r.topic)) for r in ranges),
         schema_ids=tuple(sorted({i for j in judged for i in j.decoded.schema_ids})),

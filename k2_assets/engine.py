@@ -6,13 +6,13 @@ The whole protocol is `Engine.execute`: plan, read, decode, judge, commit, colle
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from functools import partial
 from importlib.metadata import version
 
 import pyarrow as pa
 import structlog
 
-from k2_assets.batches import dead_letter_rows, gap_rows, judge_records, receipt_for
+from k2_assets.batches import Judged, dead_letter_rows, gap_rows, judge_records, receipt_for
 from k2_assets.planning import Plan, Registered, plan_ranges, registered, remaining, start_of
 from k2_core.contracts import CONTRACT_VERSION, INGESTED, TABLES, Table
 from k2_core.decode import Decoder
@@ -20,7 +20,7 @@ from k2_core.errors import FencedOut, IncarnationChanged, SchemaUnavailable
 from k2_core.feeds import Feed, feeds_of
 from k2_core.offsets import OffsetRange
 from k2_core.receipts import Committed, RangeCount, Receipt
-from k2_core.records import Incarnation, LogBatch, Watermarks
+from k2_core.records import Incarnation, LogBatch, Records, Watermarks
 from k2_resources import clock, failpoints
 from k2_resources.avro_codec import decoder
 from k2_resources.failpoints import reach
@@ -73,7 +73,7 @@ class Engine:
         for batch in self.kafka.read(remaining(at, ranges), rows_max=self.settings.rows_per_commit):
             reach("read")
             if self._incarnations(at) != incarnations:
-                raise IncarnationChanged(f"{table.name}: the cluster changed while its records were read; nothing is kept")
+                raise IncarnationChanged(f"{table.name}: the cluster changed while it was read; nothing is kept")
             yield self._commit_batch(table, batch, run_id)
             collect(self.lake, table)
             self.kafka.commit_hint(HINT_GROUP, {(r.topic, r.kafka_partition): r.end for r in batch.ranges})
@@ -84,20 +84,11 @@ class Engine:
         _expect_starts(at, batch.ranges)
         feeds = {feed.topic: feed for feed in feeds_of(table, self.feeds)}
         epochs = {topic: _known(at, topic).epoch for topic in {r.topic for r in batch.ranges}}
-        judged = [
-            judge_records(
-                feeds[records.topic],
-                records,
-                epochs[records.topic],
-                lambda schema_id, feed=feeds[records.topic]: self._decoder(schema_id, feed),
-                read_state(at, records.topic),
-                lambda suspects: stored_revisions(at, suspects),
-                clock.now().date(),
-            )
-            for records in batch.records
-        ]
+        judged = [self._judge(at, feeds[r.topic], r, epochs[r.topic]) for r in batch.records]
         reach("decoded")
-        receipt = receipt_for(table, batch.ranges, epochs, judged, run_id, CODE_VERSION)
+        receipt = receipt_for(
+            table, batch.ranges, epochs=epochs, judged=judged, run_id=run_id, code_version=CODE_VERSION
+        )
         assert all(r.is_balanced for r in receipt.ranges), f"unbalanced receipt {receipt.ranges}"
         rows = [j.verdict.rows for j in judged if len(j.verdict.rows)]
         change = Change(
@@ -109,8 +100,20 @@ class Engine:
         )
         reach("judged")
         committed = commit(self.lake, at, change)
-        log.info("committed", table=table.name, rows=receipt.rows_stored, dead=receipt.dead, snapshot_id=committed.snapshot_id)
+        counts = {"rows": receipt.rows_stored, "dead": receipt.dead}
+        log.info("committed", table=table.name, snapshot_id=committed.snapshot_id, **counts)
         return committed
+
+    def _judge(self, at: Head, feed: Feed, records: Records, epoch: int) -> Judged:
+        return judge_records(
+            feed,
+            records,
+            epoch=epoch,
+            decoder_of=partial(self._decoder, feed),
+            state=read_state(at, feed.topic),
+            stored=partial(stored_revisions, at),
+            today=clock.now().date(),
+        )
 
     def register(self, table: Table, run_id: str) -> Committed | None:
         """Accept the low watermarks of topics the table has never read as their start; None when all are known."""
@@ -147,7 +150,7 @@ class Engine:
             waiting[topic] += m.high - start_of(at, registered(at, topic), topic, p, m)
         return waiting
 
-    def _decoder(self, schema_id: int, feed: Feed) -> Decoder | None:
+    def _decoder(self, feed: Feed, schema_id: int) -> Decoder | None:
         """A decoder for a writer schema; None only when the registry is sure there is no such id."""
         schema = self.registry.schema(schema_id)
         if schema is not None:
@@ -169,7 +172,9 @@ class Engine:
         for topic, incarnation in current.items():
             known = registered(at, topic)
             if known is not None and known.incarnation != incarnation:
-                raise IncarnationChanged(f"{topic}: expected {known.incarnation}, found {incarnation}. See `k2 topics adopt`.")
+                raise IncarnationChanged(
+                    f"{topic}: expected {known.incarnation}, found {incarnation}. See `k2 topics adopt`."
+                )
         return current
 
 
@@ -199,7 +204,9 @@ def _expect_starts(at: Head, ranges: Sequence[OffsetRange]) -> None:
         known = _known(at, r.topic)
         stored = at.offsets.positions.get((r.topic, r.kafka_partition))
         if (stored.next if stored else 0) != r.start or (stored and stored.epoch != known.epoch):
-            raise FencedOut(f"{r.topic}[{r.kafka_partition}]: read from {r.start:,}, but {at.table.name} is at {stored}")
+            raise FencedOut(
+                f"{r.topic}[{r.kafka_partition}]: read from {r.start:,}, but {at.table.name} is at {stored}"
+            )
 
 
 def _known(at: Head, topic: str) -> Registered:
@@ -209,9 +216,7 @@ def _known(at: Head, topic: str) -> Registered:
     return known
 
 
-def _lows(
-    at: Head, topics: Iterable[str], marks: dict[tuple[str, int], Watermarks]
-) -> dict[tuple[str, int], int]:
+def _lows(at: Head, topics: Iterable[str], marks: dict[tuple[str, int], Watermarks]) -> dict[tuple[str, int], int]:
     """Where to start anew: the low watermark of every partition there is, 0 for those that were and are not yet."""
     were = {key: 0 for key in at.offsets.positions if key[0] in set(topics)}
     return dict(sorted({**were, **{key: m.low for key, m in marks.items()}}.items()))

@@ -109,7 +109,8 @@ def _bounded(ranges: list[OffsetRange], rows_max: int) -> tuple[OffsetRange, ...
     if total <= rows_max:
         return tuple(ranges)
     return tuple(
-        OffsetRange(r.topic, r.kafka_partition, r.start, r.start + max(1, r.rows_max * rows_max // total)) for r in ranges
+        OffsetRange(r.topic, r.kafka_partition, r.start, r.start + max(1, r.rows_max * rows_max // total))
+        for r in ranges
     )
 
 

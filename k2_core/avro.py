@@ -55,4 +55,9 @@ def _arrow_to_avro(type_: pa.DataType) -> Any:
         return {"type": "array", "items": _arrow_to_avro(type_.value_type)}
     if pa.types.is_map(type_):
         return {"type": "map", "values": _arrow_to_avro(type_.item_type)}
-    return {pa.string(): "string", pa.int64(): "long", pa.int32(): "int", pa.date32(): {"type": "int", "logicalType": "date"}}[type_]
+    return {
+        pa.string(): "string",
+        pa.int64(): "long",
+        pa.int32(): "int",
+        pa.date32(): {"type": "int", "logicalType": "date"},
+    }[type_]

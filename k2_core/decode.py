@@ -63,7 +63,9 @@ def decode(records: Records, table: Table, decoder_of: Callable[[int], Decoder |
     for schema_id, indices in by_schema.items():
         decoder = decoder_of(schema_id)
         if decoder is None:
-            dead += [Dead(i, Reason.UNKNOWN_SCHEMA, f"schema id {schema_id} is not registered", schema_id) for i in indices]
+            dead += [
+                Dead(i, Reason.UNKNOWN_SCHEMA, f"schema id {schema_id} is not registered", schema_id) for i in indices
+            ]
             continue
         bodies = decoder([_body(records.values[i]) for i in indices])
         dead += [Dead(indices[at], reason, detail, schema_id) for at, (reason, detail) in bodies.dead.items()]

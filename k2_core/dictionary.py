@@ -47,7 +47,12 @@ def _column(column: Column) -> str:
 
 
 def _type(column: Column) -> str:
-    return str(column.type).replace(" not null", "").replace("element: ", "").replace("timestamp[us, tz=UTC]", "timestamptz")
+    return (
+        str(column.type)
+        .replace(" not null", "")
+        .replace("element: ", "")
+        .replace("timestamp[us, tz=UTC]", "timestamptz")
+    )
 
 
 def _names(names: Sequence[str]) -> str:

@@ -106,7 +106,11 @@ class _Keyed:
     """
 
     def __init__(self, feed: Feed, rows: pa.Table, stored: pa.Table) -> None:
-        columns = ["message_id", *feed.table.content, *(["quality_flags"] if "quality_flags" in rows.column_names else [])]
+        columns = [
+            "message_id",
+            *feed.table.content,
+            *(["quality_flags"] if "quality_flags" in rows.column_names else []),
+        ]
         stored = stored.sort_by([("message_id", "ascending"), ("revision", "ascending")])
         both = pa.concat_tables([stored.select(columns), rows.select(columns)], promote_options="permissive")
         self._stored = len(stored)
@@ -206,7 +210,7 @@ def _rank_within(keys: Codes, new: Mask) -> npt.NDArray[np.int32]:
 
 
 def _newest_before(keys: Codes, new: Mask, revision: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """For each row the highest revision of its key so far. `revision` of a row that is not new is the count before it."""
+    """For each row the highest revision of its key so far; `revision` of one that is not new counts those before it."""
     return np.where(new, revision, revision - 1).astype(np.int32)
 
 
@@ -252,7 +256,9 @@ def _gap_events(feed: Feed, screened: Screened, before: State, after: State) -> 
         for change in hole_changes(old, after[scope].known()):
             parent = gap_id(feed.name, scope, *change.parent) if change.parent else None
             day = dated.near(change.last)
-            events.append(GapEvent(feed.name, feed.exchange, scope, change.first, change.last, change.state, day, parent))
+            events.append(
+                GapEvent(feed.name, feed.exchange, scope, change.first, change.last, change.state, day, parent)
+            )
     return tuple(events)
 
 

@@ -34,7 +34,10 @@ class RangeCount:
 
     @property
     def is_balanced(self) -> bool:
-        return self.read == self.written + self.duplicates + self.revisions + self.dead and self.read <= self.end - self.start
+        return (
+            self.read == self.written + self.duplicates + self.revisions + self.dead
+            and self.read <= self.end - self.start
+        )
 
     @property
     def stored(self) -> int:
@@ -108,7 +111,9 @@ class Receipt:
                 "ranges": tuple(RangeCount(**r) for r in d["ranges"]),
                 "schema_ids": tuple(d["schema_ids"]),
                 "files": tuple(FileEntry(**f) for f in d["files"]),
-                "dates": tuple(DateRows(**{**r, "exchange_date": date.fromisoformat(r["exchange_date"])}) for r in d["dates"]),
+                "dates": tuple(
+                    DateRows(**{**r, "exchange_date": date.fromisoformat(r["exchange_date"])}) for r in d["dates"]
+                ),
             }
         )
 

@@ -77,7 +77,13 @@ def _side_rules(rows: pa.Table, side: str) -> list[_Rule]:
 def _id_rules(feed: Feed, rows: pa.Table) -> list[_Rule]:
     ids = rows["source_sequence"]
     expected = pc.binary_join_element_wise(
-        rows["exchange"], rows["symbol"], feed.kind, ids.cast(pa.string()), ":", null_handling="replace", null_replacement=""
+        rows["exchange"],
+        rows["symbol"],
+        feed.kind,
+        ids.cast(pa.string()),
+        ":",
+        null_handling="replace",
+        null_replacement="",
     )
     return [
         (_mask(pc.is_null(ids)), Reason.MISSING_VALUE, f"source_sequence is null; {feed.name} has ids"),
@@ -115,9 +121,9 @@ def _dead(rules: list[_Rule], bad: Mask) -> tuple[Dead, ...]:
 
 
 def _flags(feed: Feed, rows: pa.Table) -> npt.NDArray[np.int32]:
-    stated = rows["quality_flags"].to_numpy().astype(np.int32) & np.int32(FEED_FLAGS)
+    flags: npt.NDArray[np.int32] = rows["quality_flags"].to_numpy() & np.int32(FEED_FLAGS)
     early = _mask(pc.less(rows["ingestion_timestamp"], rows["timestamp"]))
-    flags = stated | np.where(early, np.int32(Flag.RECEIVE_BEFORE_EVENT), np.int32(0))
+    flags |= np.where(early, np.int32(Flag.RECEIVE_BEFORE_EVENT), np.int32(0))
     if feed.table.name == QUOTES.name:
         crossed = _mask(pc.greater(rows["bid_price"], rows["ask_price"]))
         absent = _mask(pc.or_(pc.is_null(rows["bid_price"]), pc.is_null(rows["ask_price"])))

@@ -49,7 +49,11 @@ def _intervals(firsts: list[int], lasts: list[int]) -> Intervals:
 
 def _parts(scope: str, state: ScopeState) -> list[pa.Table]:
     high = np.array([] if state.high is None else [state.high], np.int64)
-    kinds = (("seen", state.seen.firsts, state.seen.lasts), ("dead", state.dead.firsts, state.dead.lasts), ("high", high, high))
+    kinds = (
+        ("seen", state.seen.firsts, state.seen.lasts),
+        ("dead", state.dead.firsts, state.dead.lasts),
+        ("high", high, high),
+    )
     return [_rows(scope, kind, firsts, lasts) for kind, firsts, lasts in kinds if len(firsts)]
 
 

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         description="Unconsumed bytes a producer leaves in one embedded Kafka partition; it drops beyond 5 MiB.",
     )
     run_dates_max: int = Field(200, gt=0, description="Exchange dates one run reports at most.")
-    failpoint: str = Field("", description="Stop the commit protocol at a named place: name[:nth][:kill|raise]; tests only.")
+    failpoint: str = Field("", description="Stop the commit protocol at name[:nth][:kill|raise]; tests only.")
     query_threads: int = Field(2, gt=0, description="DuckDB cursors that run at the same time.")
     query_memory: str = Field("2GB", description="Memory DuckDB may use.")
     query_seconds_max: float = Field(30.0, gt=0, description="Deadline of one API query.")

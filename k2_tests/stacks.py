@@ -54,6 +54,5 @@ class Stack:
 @contextmanager
 def stack(home: Path, registry_url: str) -> Iterator[Stack]:
     """A home with a broker of its own and the session's registry."""
-    with embedded_broker(TOPICS) as bootstrap:
-        with ExitStack() as opened:
-            yield Stack(Settings(home=home, kafka_bootstrap=bootstrap, registry_url=registry_url), opened)
+    with embedded_broker(TOPICS) as bootstrap, ExitStack() as opened:
+        yield Stack(Settings(home=home, kafka_bootstrap=bootstrap, registry_url=registry_url), opened)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.expressions import And, EqualTo
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import PrimitiveType
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from k2_core.contracts import RECEIPTS, TABLES, Table
-from k2_core.errors import NotFound, Unreachable
+from k2_core.errors import Damaged, NotFound, Unreachable
 from k2_core.offsets import Offsets, Position
 from k2_resources.lake.fence import offset_key
-from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
+from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
 
 CATALOG_NAME = "k2"
 """Rows of the catalog are keyed by it: Spark and Trino must use the same name."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Lake:
     """The catalog and warehouse of one K2. Safe to share between threads for reading."""
 
     def __init__(self, catalog_uri: str, warehouse: str) -> None:
+        self._named = catalog_uri.rpartition("@")[2]  # never its password
         try:
             self.catalog = SqlCatalog(
                 CATALOG_NAME,
@@ -80,22 +87,20 @@ class Lake:
                 **{"py-io-impl": "k2_resources.lake.durable.DurableFileIO", "pool_pre_ping": "true"},
             )
         except SQLAlchemyError as error:
-            raise Unreachable(f"catalog {catalog_uri.split('@')[-1]}: {error.__class__.__name__}") from error
+            raise Unreachable(f"catalog {self._named}: {error.__class__.__name__}") from error
         self.warehouse = warehouse.rstrip("/")
 
     def ensure(self, tables: Iterable[Table] = TABLES) -> None:
         """Create what does not exist yet, at warehouse/namespace/table."""
         for table in tables:
-            try:
+            with suppress(NamespaceAlreadyExistsError):
                 self.catalog.create_namespace_if_not_exists(table.namespace)
-            except NamespaceAlreadyExistsError:
-                pass
             if not self.catalog.table_exists(table.name):
                 self._create(table)
 
     def _create(self, table: Table) -> None:
         schema = iceberg_schema(table)
-        try:
+        with suppress(TableAlreadyExistsError):
             self.catalog.create_table(
                 table.name,
                 schema,
@@ -104,8 +109,6 @@ class Lake:
                 sort_order=sort_order(table, schema),
                 properties=PROPERTIES,
             )
-        except TableAlreadyExistsError:
-            pass
 
     def load(self, table: Table) -> IcebergTable:
         """Load the head. Raises NotFound."""
@@ -113,10 +116,26 @@ class Lake:
             return self.catalog.load_table(table.name)
         except NoSuchTableError:
             raise NotFound(f"{table.name} is not in the catalog; `k2 up` or `k2 ingest` creates it") from None
+        except SQLAlchemyError as error:
+            raise Unreachable(f"catalog {self._named}: {error.__class__.__name__} at {table.name}") from error
+        except OSError as error:
+            raise Damaged(f"{table.name}: its metadata cannot be read: {error}") from error
 
     def pointer(self, table: Table) -> str:
-        """Where the head's metadata is; changes with every commit. Raises NotFound."""
-        return self.load(table).metadata_location
+        """Where the head's metadata is; changes with every commit. One row of the catalog. Raises NotFound."""
+        this = (
+            IcebergTables.catalog_name == CATALOG_NAME,
+            IcebergTables.table_namespace == table.namespace,
+            IcebergTables.table_name == table.short_name,
+        )
+        try:
+            with Session(self.catalog.engine) as session:
+                location = session.scalar(select(IcebergTables.metadata_location).where(*this))
+        except SQLAlchemyError as error:
+            raise Unreachable(f"catalog {self._named}: {error.__class__.__name__} at {table.name}") from error
+        if location is None:
+            raise NotFound(f"{table.name} is not in the catalog; `k2 up` or `k2 ingest` creates it")
+        return str(location)
 
     def state(self, table: Table, snapshot_id: int | None = None) -> TableState | None:
         """Describe the head, or an older snapshot; None for a table that does not exist.
@@ -131,8 +150,10 @@ class Lake:
         snapshot = head if snapshot_id is None else loaded.snapshot_by_id(snapshot_id)
         if snapshot is None and snapshot_id is not None:
             raise NotFound(f"{table.name} has no snapshot {snapshot_id}")
-        is_head = snapshot is head or (snapshot is not None and head is not None and snapshot.snapshot_id == head.snapshot_id)
-        offsets = offsets_in(loaded.properties) if is_head or snapshot is None else self._offsets_at(loaded, table, snapshot)
+        if snapshot is None or head is None or snapshot.snapshot_id == head.snapshot_id:
+            offsets = offsets_in(loaded.properties)
+        else:
+            offsets = self._offsets_at(loaded, table, snapshot)
         return TableState(
             table.name,
             str(loaded.metadata.table_uuid),
@@ -189,15 +210,15 @@ def offsets_in(properties: dict[str, str]) -> Offsets:
     found: dict[tuple[str, int], Position] = {}
     for key, value in properties.items():
         if key.startswith(prefix):
-            topic, kafka_partition = key[len(prefix) :].rsplit(".", 1)
+            topic, _, kafka_partition = key[len(prefix) :].rpartition(".")
             found[topic, int(kafka_partition)] = Position.parse(value)
     return Offsets(found)
 
 
 def commit_time(loaded: IcebergTable, snapshot: Snapshot) -> datetime:
     """Running maximum of snapshot timestamps up to one snapshot: clocks may step back, knowledge does not."""
-    upto = [s.timestamp_ms for s in loaded.metadata.snapshots if (s.sequence_number or 0) <= (snapshot.sequence_number or 0)]
-    return from_ms(max(upto))
+    last = snapshot.sequence_number or 0
+    return from_ms(max(s.timestamp_ms for s in loaded.metadata.snapshots if (s.sequence_number or 0) <= last))
 
 
 def _snapshot_entry(snapshot: Snapshot) -> SnapshotEntry:
@@ -213,21 +234,37 @@ def _snapshot_entry(snapshot: Snapshot) -> SnapshotEntry:
 
 
 def _file_entry(loaded: IcebergTable, file: DataFile) -> DataFileEntry:
-    def bound(name: str, bounds: dict[int, bytes] | None) -> Any:
-        field = loaded.schema().find_field(name) if name in loaded.schema().column_names else None
-        raw = (bounds or {}).get(field.field_id) if field else None
-        return None if raw is None or field is None else from_bytes(field.field_type, raw)
-
-    day = bound("exchange_date", file.lower_bounds)
-    revision = bound("revision", file.upper_bounds)
-    times = [bound("timestamp", b) for b in (file.lower_bounds, file.upper_bounds)]
+    lowest, highest = _Bounds(loaded, file.lower_bounds), _Bounds(loaded, file.upper_bounds)
+    day, revision = lowest.of("exchange_date"), highest.of("revision")
     return DataFileEntry(
-        file.file_path,
-        file.record_count,
-        file.file_size_in_bytes,
-        None if day is None else date.fromordinal(date(1970, 1, 1).toordinal() + day),
-        *(None if t is None else datetime.fromtimestamp(t // 1_000_000, UTC).replace(microsecond=t % 1_000_000) for t in times),
-        bound("symbol", file.lower_bounds),
-        bound("symbol", file.upper_bounds),
+        path=file.file_path,
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+        exchange_date=None if day is None else _EPOCH.date() + timedelta(days=day),
+        timestamp_min=lowest.instant("timestamp"),
+        timestamp_max=highest.instant("timestamp"),
+        symbol_min=lowest.of("symbol"),
+        symbol_max=highest.of("symbol"),
         revised=revision is None or revision > 0,
     )
+
+
+class _Bounds:
+    """The bounds of one data file by column name."""
+
+    def __init__(self, loaded: IcebergTable, bounds: dict[int, bytes] | None) -> None:
+        self._fields = {field.name: field for field in loaded.schema().fields}
+        self._bounds = bounds or {}
+
+    def of(self, name: str) -> Any:
+        """The bound of a column; None where the column or its bound is not there."""
+        field = self._fields.get(name)
+        raw = self._bounds.get(field.field_id) if field else None
+        if field is None or raw is None:
+            return None
+        assert isinstance(field.field_type, PrimitiveType), "only primitive columns have bounds"
+        return from_bytes(field.field_type, raw)
+
+    def instant(self, name: str) -> datetime | None:
+        microseconds = self.of(name)
+        return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)

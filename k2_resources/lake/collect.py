@@ -52,7 +52,11 @@ def collect(lake: Lake, table: Table) -> int:
 def uncollected(lake: Lake, table: Table) -> bool:
     """Whether a commit of the table has something no audit table holds yet: a crash came between the two."""
     source = lake.load(table)
-    kinds: tuple[tuple[Table, FileKind | None], ...] = ((RECEIPTS, None), (DEAD_LETTERS, "dead_letters"), (GAPS, "gaps"))
+    kinds: tuple[tuple[Table, FileKind | None], ...] = (
+        (RECEIPTS, None),
+        (DEAD_LETTERS, "dead_letters"),
+        (GAPS, "gaps"),
+    )
     for audit, kind in kinds:
         fresh = receipts_of(source, collected_until(head(lake, audit), table, source))
         if any(kind is None or c.receipt.files_of(kind) for c in fresh):

@@ -95,7 +95,7 @@ def commit(lake: Lake, at: Head, change: Change) -> Committed:
         **change.properties,
     }
     fence = Fence(table=at.table.name, expected={key: at.property(key) for key in _relied_on(receipt, properties)})
-    return _publish(lake, at, [f.path for f in data], properties, fence, receipt.summary(path, sha256), path)
+    return _publish(lake, at, _Swap([f.path for f in data], properties, fence, receipt.summary(path, sha256), path))
 
 
 def _relied_on(receipt: Receipt, properties: Mapping[str, str]) -> set[str]:
@@ -104,31 +104,35 @@ def _relied_on(receipt: Receipt, properties: Mapping[str, str]) -> set[str]:
     return {*properties, *map(topic_key, topics), *map(state_key, topics), *paused, CONTRACT_KEY, SWEPT_KEY}
 
 
-def _publish(
-    lake: Lake, at: Head, paths: Sequence[str], properties: dict[str, str], fence: Fence, summary: str, path: str
-) -> Committed:
+@dataclass(frozen=True)
+class _Swap:
+    """What the catalog is told: files, properties, the fence, and the receipt by which the commit is recognised."""
+
+    paths: Sequence[str]
+    properties: dict[str, str]
+    fence: Fence
+    summary: str
+    receipt_path: str
+
+
+def _publish(lake: Lake, at: Head, swap: _Swap) -> Committed:
     """Swap the head. A conflict with maintenance is tried again; an unknown outcome is looked up, never guessed."""
     loaded = at.loaded
     for _ in range(ATTEMPTS_MAX):
         try:
             reach("committing")
-            _transact(loaded, paths, properties, fence, {RECEIPT_SUMMARY: summary})
-        except FencedOut:
-            if (landed := _landed(lake, at.table, path)) is None:
-                raise
-            return landed
+            _transact(loaded, swap.paths, swap.properties, swap.fence, {RECEIPT_SUMMARY: swap.summary})
         except CommitFailedException:
-            pass
-        except Exception:
-            if (landed := _landed(lake, at.table, path)) is None:
+            loaded = lake.load(at.table)
+            continue
+        except Exception:  # a lost answer, a lost lock, a fence: only the history knows what happened
+            if (landed := _landed(lake, at.table, swap.receipt_path)) is None:
                 raise
             return landed
-        else:
-            reach("committed")
-            found = _landed(lake, at.table, path)
-            assert found is not None, "a commit that succeeded is in the history"
-            return found
-        loaded = lake.load(at.table)
+        reach("committed")
+        found = _landed(lake, at.table, swap.receipt_path)
+        assert found is not None, "a commit that succeeded is in the history"
+        return found
     raise FencedOut(f"{at.table.name}: {ATTEMPTS_MAX} attempts lost to other commits; plan again")
 
 
@@ -137,7 +141,7 @@ def _transact(
 ) -> None:
     """Append and set properties as one commit. Without files only a receipt is worth a snapshot."""
     transaction = loaded.transaction()
-    transaction._stage((), (fence,))
+    transaction._stage((), (fence,))  # type: ignore[arg-type]  # any requirement that can validate itself will do
     if paths or summary:
         with transaction.update_snapshot(snapshot_properties=summary).merge_append() as append:
             for path in paths:
@@ -161,8 +165,9 @@ def _write_data(at: Head, rows: pa.Table | None) -> list[FileEntry]:
         return []
     if at.table.partition is None:
         return [_write_table(at, rows, "data")]
-    days = rows[at.table.partition]
-    return [_write_table(at, rows.filter(pc.equal(days, day)), f"data/{day}") for day in sorted(pc.unique(days).to_pylist())]
+    values = rows[at.table.partition]
+    days = sorted(pc.unique(values).to_pylist())
+    return [_write_table(at, rows.filter(pc.equal(values, day)), f"data/{day}") for day in days]
 
 
 def _write_table(at: Head, rows: pa.Table, folder: str) -> FileEntry:

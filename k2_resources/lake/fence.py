@@ -23,7 +23,7 @@ class Fence(ValidatableTableRequirement):
     table: str
     expected: dict[str, str | None]
 
-    def validate(self, base_metadata: TableMetadata | None) -> None:
+    def validate(self, base_metadata: TableMetadata | None) -> None:  # type: ignore[override]  # pydantic's old name
         """Compare with the metadata being replaced. Raises FencedOut."""
         properties = base_metadata.properties if base_metadata else {}
         moved = {k: (v, properties.get(k)) for k, v in self.expected.items() if properties.get(k) != v}

@@ -71,7 +71,10 @@ def partition_spec(table: Table, schema: Schema) -> PartitionSpec:
 def sort_order(table: Table, schema: Schema) -> SortOrder:
     fields = (schema.find_field(name).field_id for name in table.sort)
     return SortOrder(
-        *(SortField(f, IdentityTransform(), direction=SortDirection.ASC, null_order=NullOrder.NULLS_FIRST) for f in fields)
+        *(
+            SortField(f, IdentityTransform(), direction=SortDirection.ASC, null_order=NullOrder.NULLS_FIRST)
+            for f in fields
+        )
     )
 
 

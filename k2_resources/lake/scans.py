@@ -103,7 +103,8 @@ def open_gaps(lake: Lake, feed: str | None = None) -> list[dict[str, object]]:
     """Gaps whose last event is not `filled`, as their first event described them, by feed, scope and first id."""
     last: dict[str, dict[str, object]] = {}
     for event in gap_events(lake, feed).to_pylist():
-        last[event["gap_id"]] = {**event, **({"exchange_date": last[event["gap_id"]]["exchange_date"]} if event["gap_id"] in last else {})}
+        first = last.get(event["gap_id"], event)
+        last[event["gap_id"]] = {**event, "exchange_date": first["exchange_date"]}
     found = [event for event in last.values() if event["state"] != "filled"]
     return sorted(found, key=lambda e: (str(e["feed"]), str(e["scope"]), str(e["first_id"]).zfill(20)))
 

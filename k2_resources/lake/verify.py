@@ -5,6 +5,7 @@ Reads metadata, receipts and file bytes, never a row; what needs rows (unique ke
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,8 +66,8 @@ def verify(lake: Lake, table: Table) -> Proof:
     findings += _snapshots(lake, table)
     findings += _dead_letters(lake, table, receipts)
     rows = sum(stored.values())
-    if rows != sum(r.stored for r in ranges):
-        findings.append(Imbalance(table.name, f"holds {rows} rows, but its receipts stored {sum(r.stored for r in ranges)}"))
+    if rows != (stored_rows := sum(r.stored for r in ranges)):
+        findings.append(Imbalance(table.name, f"holds {rows} rows, but its receipts stored {stored_rows}"))
     return Proof(
         table=table.name,
         snapshot_id=state.snapshot_id,
@@ -84,11 +85,14 @@ def verify(lake: Lake, table: Table) -> Proof:
 
 
 def all_receipts(lake: Lake, table: Table) -> tuple[list[Receipt], list[Imbalance]]:
-    """All receipts in commit order, the collected ones, then what the collector has not reached; and where they differ."""
+    """All receipts in commit order: the collected ones, then what the collector has not reached.
+
+    With them, every collected one that differs from its receipt file.
+    """
     rows = receipt_rows(lake, table).to_pylist()
     findings = [
         Imbalance(f"audit.receipts {table.name} {row['sequence_number']}", "is there more than once")
-        for row, following in zip(rows, rows[1:], strict=False)
+        for row, following in itertools.pairwise(rows)
         if row["sequence_number"] == following["sequence_number"]
     ]
     last = rows[-1]["sequence_number"] if rows else 0
@@ -97,7 +101,8 @@ def all_receipts(lake: Lake, table: Table) -> tuple[list[Receipt], list[Imbalanc
     for row, receipt in zip(rows, collected, strict=True):
         original = retained.get(row["sequence_number"])
         if original is not None and not _same(original, receipt):
-            findings.append(Imbalance(f"audit.receipts {table.name} {row['sequence_number']}", "differs from its receipt file"))
+            where = f"audit.receipts {table.name} {row['sequence_number']}"
+            findings.append(Imbalance(where, "differs from its receipt file"))
     return [*collected, *(c.receipt for s, c in sorted(retained.items()) if s > last)], findings
 
 
@@ -134,17 +139,19 @@ def _offsets(table: Table, receipts: Sequence[Receipt], head: Offsets) -> list[I
     if folded == head:
         return []
     differ = sorted(k for k in {*folded.positions, *head.positions} if folded.positions.get(k) != head.positions.get(k))
+    at, end = head.positions, folded.positions
     return [
-        Imbalance(f"{t}[{p}]", f"the table is at {head.positions.get((t, p))}, its receipts end at {folded.positions.get((t, p))}")
+        Imbalance(f"{t}[{p}]", f"{table.name} is at {at.get((t, p))}, its receipts end at {end.get((t, p))}")
         for t, p in differ
     ]
 
 
 def _files(table: Table, named: dict[str, FileEntry], stored: dict[str, int]) -> list[Imbalance]:
-    """Every named data file is in the table with its rows, every file of the table is named, all bytes are as written."""
+    """Every named data file is in the table with its rows, every file there is named, all bytes are as written."""
     data = {path: entry for path, entry in named.items() if entry.kind == "data"}
-    found = [Imbalance(path, f"is in {table.name} but no receipt names it") for path in sorted(stored.keys() - data.keys())]
-    found += [Imbalance(path, f"a receipt names it, but {table.name} lost it") for path in sorted(data.keys() - stored.keys())]
+    strangers, lost = sorted(stored.keys() - data.keys()), sorted(data.keys() - stored.keys())
+    found = [Imbalance(path, f"is in {table.name} but no receipt names it") for path in strangers]
+    found += [Imbalance(path, f"a receipt names it, but {table.name} lost it") for path in lost]
     for path, entry in sorted(named.items()):
         if entry.kind == "data" and stored.get(path, entry.rows) != entry.rows:
             found.append(Imbalance(path, f"holds {stored[path]} rows, its receipt says {entry.rows}"))
@@ -184,7 +191,9 @@ def _dead_letters(lake: Lake, table: Table, receipts: Sequence[Receipt]) -> list
     if different != found:
         problems.append(Imbalance("audit.dead_letters", f"{found - different} letters of {table.name} are there twice"))
     if found != expected:
-        problems.append(Imbalance("audit.dead_letters", f"{found} letters of {table.name}; its receipts count {expected}"))
+        problems.append(
+            Imbalance("audit.dead_letters", f"{found} letters of {table.name}; its receipts count {expected}")
+        )
     return problems
 
 

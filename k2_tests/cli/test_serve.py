@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 
 COMMAND = [sys.executable, "-c", "from k2_cli.serve import serve; serve()"]
 

@@ -41,12 +41,18 @@ def receipt(*ranges, kind="batch"):
 
 def register(lake):
     ranges = (RangeCount(TOPIC, 0, 0, 0, 0),)
-    return commit(lake, head(lake, TRADES), Change(receipt(*ranges, kind="register"), properties={topic_key(TOPIC): "{}"}))
+    return commit(
+        lake, head(lake, TRADES), Change(receipt(*ranges, kind="register"), properties={topic_key(TOPIC): "{}"})
+    )
 
 
 def rows(*numbers):
     some = table_of(FEED, [trade(n) for n in numbers])
-    columns = {**{c: some[c] for c in some.column_names}, "revision": [0] * len(some), "exchange_date": [date(2024, 8, 8)] * len(some)}
+    columns = {
+        **{c: some[c] for c in some.column_names},
+        "revision": [0] * len(some),
+        "exchange_date": [date(2024, 8, 8)] * len(some),
+    }
     import pyarrow as pa
 
     schema = TRADES.arrow_schema()

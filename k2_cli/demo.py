@@ -1,0 +1,101 @@
+"""`k2 demo`: start the stack, walk the tour, say whether every number agrees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from k2_cli.tour import Figure
+    from k2_resources.settings import Settings
+
+DISAGREES = 1
+STOP_SECONDS_MAX = 300.0
+"""Longest patience with a stack that drains."""
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Stop the stack after the tour.")
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), default=None, help="K2_HOME.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same market.")
+@click.option("--rows", type=click.IntRange(50), default=2_000, show_default=True, help="Trades a symbol and day.")
+@click.pass_context
+def demo(ctx: click.Context, once: bool, home: Path | None, seed: int, rows: int) -> None:
+    """Start everything, ingest two generated trading days, show what came of it; exit 0 when every number agrees."""
+    from k2_cli.tour import FAULTS, Tour
+    from k2_feeds.simulator import Simulation
+    from k2_resources.settings import Settings
+
+    settings = Settings(home=home) if home else Settings()
+    settings = settings.model_copy(update={"home": settings.home.resolve()})
+    with _running_stack(settings) as stack:
+        figures = Tour(settings, Simulation(seed=seed, rows_per_day=rows, faults=FAULTS)).walk()
+        wrong = _judge(figures)
+        if not once:
+            _stay(settings, stack)
+    ctx.exit(DISAGREES if wrong else 0)
+
+
+def _judge(figures: Sequence[Figure]) -> list[Figure]:
+    wrong = [figure for figure in figures if not figure.agrees]
+    click.secho(f"\n{len(figures) - len(wrong)} of {len(figures)} numbers agree", bold=True)
+    for figure in wrong:
+        click.secho(f"  {figure.name}: expected {figure.expected}, found {figure.found}", fg="red")
+    return wrong
+
+
+def _stay(settings: Settings, stack: subprocess.Popen[str]) -> None:
+    endpoints = settings.endpoints()
+    click.secho("\nLook around", bold=True)
+    click.echo(f"  Dagster UI  {endpoints['dagster']}")
+    click.echo(f"  API docs    {endpoints['api']}/docs")
+    click.echo(f"  metrics     {endpoints['metrics']}")
+    click.echo(f"  API key     {settings.api_key_file}")
+    click.echo("Ctrl-C stops everything.")
+    with suppress(KeyboardInterrupt):
+        stack.wait()
+
+
+@contextmanager
+def _running_stack(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """`k2 up` as a child, ready when it says so, stopped in order whatever happens.
+
+    Ctrl-C at the terminal reaches it directly; otherwise it is asked to end.
+    """
+    click.echo("Starting the embedded stack (broker, registry, Dagster, API) ...")
+    command = [sys.executable, "-m", "k2_cli.main", "up", "--home", str(settings.home)]
+    stack = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        _await_ready(stack)
+        yield stack
+    finally:
+        if stack.poll() is None:
+            stack.terminate()
+        with suppress(KeyboardInterrupt):
+            stack.wait(STOP_SECONDS_MAX)
+        assert stack.stdout is not None
+        stack.stdout.close()
+
+
+def _await_ready(stack: subprocess.Popen[str]) -> None:
+    assert stack.stdout is not None
+    for line in stack.stdout:
+        click.echo(f"  {line.rstrip()}")
+        if line.strip() == "K2 is up":
+            threading.Thread(target=_echo, args=(stack,), daemon=True).start()
+            return
+    raise SystemExit(stack.wait() or 1)
+
+
+def _echo(stack: subprocess.Popen[str]) -> None:
+    """Pass on what the stack says while it runs and stops; an unread pipe would block it."""
+    with suppress(ValueError):  # closed under us at the end
+        for line in stack.stdout or ():
+            click.echo(f"  {line.rstrip()}")

@@ -1,0 +1,124 @@
+"""The bookkeeping of one read: planned ranges, how far each is, and the messages held for the next batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from k2_core.offsets import OffsetRange
+from k2_core.records import LogBatch, Records
+from k2_resources.kafka.client import Message
+
+Positions = Mapping[str, npt.NDArray[np.int64]]
+"""Topic -> an offset for each Kafka partition, by its number."""
+
+
+class Progress:
+    """How far each planned range was read, and the messages held since the last batch.
+
+    Per topic, arrays indexed by Kafka partition; one that is not planned starts and ends at 0.
+    """
+
+    def __init__(self, ranges: Sequence[OffsetRange]) -> None:
+        if len({(r.topic, r.kafka_partition) for r in ranges}) != len(ranges):
+            raise ValueError("a Kafka partition is planned twice in one read")
+        sizes = {r.topic: 1 + max(o.kafka_partition for o in ranges if o.topic == r.topic) for r in ranges}
+        self._start = {topic: np.zeros(size, np.int64) for topic, size in sizes.items()}
+        self._end = {topic: np.zeros(size, np.int64) for topic, size in sizes.items()}
+        for planned in ranges:
+            self._start[planned.topic][planned.kafka_partition] = planned.start
+            self._end[planned.topic][planned.kafka_partition] = planned.end
+        self._next = {topic: starts.copy() for topic, starts in self._start.items()}
+        self._held: dict[str, list[_Columns]] = defaultdict(list)
+        self.held = 0
+
+    def unfinished(self) -> list[OffsetRange]:
+        """What is left to read."""
+        return _ranges(self._next, self._end)
+
+    def next_of(self, topic: str, partition: int) -> int:
+        """Offset to read next."""
+        return int(self._next[topic][partition])
+
+    def take(self, messages: list[Message]) -> None:
+        """Hold the messages inside the ranges; one at or past an end proves that its range is read."""
+        for topic, own in self._by_topic(messages).items():
+            columns = _Columns.of(own)
+            ends = self._end[topic][columns.partitions]
+            np.maximum.at(self._next[topic], columns.partitions, np.minimum(columns.offsets + 1, ends))
+            inside = columns.inside(columns.offsets < ends)
+            self._held[topic].append(inside)
+            self.held += len(inside.messages)
+
+    def reach(self, topic: str, partition: int, position: int) -> None:
+        """Move one range on to a position the reader is known to have passed, no further than its end."""
+        clamped = min(position, int(self._end[topic][partition]))
+        self._next[topic][partition] = max(self.next_of(topic, partition), clamped)
+
+    def batch(self) -> LogBatch:
+        """Give what is held, with the ranges it fills, and begin the next batch."""
+        moved = tuple(_ranges(self._start, self._next))
+        records = tuple(_records(topic, chunks) for topic, chunks in self._held.items())
+        self._start = {topic: at.copy() for topic, at in self._next.items()}
+        self._held, self.held = defaultdict(list), 0
+        return LogBatch(moved, tuple(of_topic for of_topic in records if len(of_topic)))
+
+    def _by_topic(self, messages: list[Message]) -> Mapping[str, list[Message]]:
+        if len(self._end) == 1 or not messages:
+            return {topic: messages for topic in self._end if messages}
+        topics: dict[str, list[Message]] = defaultdict(list)
+        for message in messages:
+            topics[message.topic()].append(message)
+        return topics
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Messages of one topic with what is asked of all of them."""
+
+    messages: list[Message]
+    partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, messages: list[Message]) -> Self:
+        partitions = np.fromiter((m.partition() for m in messages), np.int32, len(messages))
+        return cls(messages, partitions, np.fromiter((m.offset() for m in messages), np.int64, len(messages)))
+
+    def inside(self, mask: npt.NDArray[np.bool_]) -> _Columns:
+        """Only the messages where the mask is set."""
+        if mask.all():
+            return self
+        return _Columns(list(compress(self.messages, mask)), self.partitions[mask], self.offsets[mask])
+
+
+def _ranges(start: Positions, end: Positions) -> list[OffsetRange]:
+    return [
+        OffsetRange(topic, int(p), int(starts[p]), int(end[topic][p]))
+        for topic, starts in start.items()
+        for p in np.flatnonzero(starts < end[topic])
+    ]
+
+
+def _records(topic: str, chunks: Sequence[_Columns]) -> Records:
+    messages = [message for chunk in chunks for message in chunk.messages]
+    return Records(
+        topic=topic,
+        kafka_partitions=np.concatenate([chunk.partitions for chunk in chunks]),
+        offsets=np.concatenate([chunk.offsets for chunk in chunks]),
+        timestamps=np.fromiter((_milliseconds(m) for m in messages), np.int64, len(messages)),
+        keys=[m.key() for m in messages],
+        values=[m.value() for m in messages],
+        headers=[m.headers() or [] for m in messages],
+    )
+
+
+def _milliseconds(message: Message) -> int:
+    kind, milliseconds = message.timestamp()
+    return milliseconds if kind else -1

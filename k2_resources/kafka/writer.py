@@ -1,0 +1,134 @@
+"""Acknowledged writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from k2_core.errors import BadInput, K2Error, Unreachable
+from k2_core.records import Header
+from k2_resources.kafka.client import CLIENT, Message
+
+_FLUSH_SECONDS_MAX = 30.0
+_FULL_QUEUE_SECONDS = 0.1
+_STATISTICS_MILLISECONDS = 200
+_DELIVERY_SECONDS_MAX = 120
+"""A broker away for longer turns queued records into failures, which are counted and raised."""
+
+_PRODUCER = {
+    **CLIENT,
+    "enable.idempotence": True,
+    "acks": "all",
+    "compression.type": "lz4",
+    "linger.ms": 20,
+    "partitioner": "murmur2_random",  # what Java producers do with a key, so both agree on its partition
+    "queue.buffering.max.kbytes": 131_072,
+    "message.timeout.ms": _DELIVERY_SECONDS_MAX * 1_000,
+    "statistics.interval.ms": _STATISTICS_MILLISECONDS,
+}
+
+
+class LogWriter:
+    """Idempotent writes to one cluster, every record followed to its acknowledgement.
+
+    A context manager; not to be shared between threads. Leaving the block flushes, and raises Unreachable unless
+    every record was acknowledged.
+    """
+
+    def __init__(self, bootstrap: str, *, config: Mapping[str, Any] | None = None) -> None:
+        """config: further librdkafka properties; they win over K2's own."""
+        self.bootstrap = bootstrap
+        self.sent = 0
+        self.acknowledged = 0
+        self.failed = 0
+        self.last_error = ""
+        self.delivered_offsets: dict[tuple[str, int], int] = {}
+        """(topic, Kafka partition) -> offset after the last record acknowledged there."""
+        self.payload_bytes = 0
+        """Keys and values of the records put on the wire, uncompressed, as of the last statistics."""
+        self.bytes_on_wire = 0
+        """Bytes sent to the brokers for them, as of the last statistics."""
+        callbacks = {"stats_cb": self._on_statistics, "error_cb": self._on_error}
+        self._producer = Producer({**_PRODUCER, "bootstrap.servers": bootstrap, **callbacks, **(config or {})})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        try:
+            self.flush(_FLUSH_SECONDS_MAX)
+        except Unreachable as unacknowledged:
+            if error is None:
+                raise
+            error.add_note(str(unacknowledged))
+        finally:
+            # what is still queued would otherwise hold up the end of the process
+            self._producer.purge()
+            self._producer.poll(0)
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Queue one record, waiting while the queue is full.
+
+        Raises BadInput when it is too large for any broker, Unreachable.
+        """
+        optional: dict[str, Any] = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, headers=list(headers or ()), on_delivery=self._on_delivery, **optional
+                )
+                break
+            except BufferError:
+                self._producer.poll(_FULL_QUEUE_SECONDS)
+            except KafkaException as error:
+                raise self._rejected(topic, value, error.args[0]) from error
+        self.sent += 1
+        self._producer.poll(0)
+
+    def flush(self, seconds_max: float) -> None:
+        """Wait until every record sent is acknowledged. Raises Unreachable, with the counts, when some are not."""
+        self._producer.flush(seconds_max)
+        if self.acknowledged < self.sent:
+            raise Unreachable(
+                f"{self.bootstrap}: {self.sent - self.acknowledged:,} of {self.sent:,} records not acknowledged, "
+                f"{self.failed:,} of them failed; last error: {self.last_error or 'none'}. Send them again"
+            )
+
+    def poll(self, seconds_max: float = 0.0) -> None:
+        """Take in acknowledgements and statistics that arrived, waiting at most so long for the first."""
+        self._producer.poll(seconds_max)
+
+    def _rejected(self, topic: str, value: bytes | None, error: KafkaError) -> K2Error:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return BadInput(f"{topic}: a record of {len(value or b''):,} bytes is larger than a broker takes")
+        return Unreachable(f"{self.bootstrap}: {topic}: {error.str()} ({error.name()}); {self.last_error}")
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.failed += 1
+            self.last_error = f"{message.topic()}: {error.str()} ({error.name()})"
+            return
+        self.acknowledged += 1
+        at = (message.topic(), message.partition())
+        self.delivered_offsets[at] = max(self.delivered_offsets.get(at, 0), message.offset() + 1)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.last_error = f"{error.str()} ({error.name()})"
+
+    def _on_statistics(self, text: str) -> None:
+        statistics = json.loads(text)
+        self.payload_bytes = statistics["txmsg_bytes"]
+        self.bytes_on_wire = statistics["tx_bytes"]

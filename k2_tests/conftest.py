@@ -1,0 +1,75 @@
+"""Servers every test may share: started once a session, real, on loopback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from k2_resources.embedded_broker import embedded_broker
+from k2_resources.settings import Settings, load_feeds
+
+START_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 10.0
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """Bootstrap address of an embedded broker with the topics of config/feeds.yaml, shared by the session.
+
+    Its topics and incarnation outlive a test. Who needs topics of his own: `with embedded_broker({...}) as bootstrap`.
+    """
+    topics = {feed.topic: feed.kafka_partitions for feed in load_feeds(Settings())}
+    with embedded_broker(topics) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def registry_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an embedded schema registry, shared by the session: use subjects of your own."""
+    home, port = tmp_path_factory.mktemp("registry"), free_port()
+    child = start_registry(home, port)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(child)
+
+
+def start_registry(home: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start a registry on a home and wait until it answers."""
+    command = [sys.executable, "-m", "k2_resources.registry_server", str(home), str(port)]
+    child = subprocess.Popen(command)
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while child.poll() is None and time.monotonic() < deadline:
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/subjects", trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return child
+    stop(child)
+    raise RuntimeError(f"registry on {home}: not ready, exit code {child.returncode}")
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """End a child process, by force when it does not listen."""
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
