@@ -75,11 +75,9 @@ def _kafka_answers(bootstrap: str) -> bool:
 
 def _lake(settings: Settings) -> dict[str, Any]:
     """What the lake says of itself, or why it cannot."""
-    from k2_assets import engine
+    from k2_assets.status import lake_status
     from k2_core.errors import K2Error
 
-    if (lake_status := getattr(engine, "lake_status", None)) is None:
-        return {}
     try:
         return dict(lake_status(settings))
     except K2Error as error:

@@ -38,7 +38,7 @@ def verify(ctx: click.Context, home: Path | None, name: str | None, deep: bool, 
 
     Exits 1 and names what does not add up.
     """
-    settings = Settings(**({"home": home} if home else {}))
+    settings = Settings(home=home) if home else Settings()
     if settings.catalog_uri is None and not (settings.home / "catalog.db").exists():
         raise NotFound(f"no catalog in {settings.home}: nothing was ever ingested there")
     lake = Lake(settings.catalog(), settings.warehouse_path())
@@ -95,7 +95,9 @@ def _lineage(lake: Lake, duck: Duck, table: Table, paths: Sequence[str]) -> list
             problem = f"offsets {row['first_offset']} to {row['last_offset']} lie outside [{start}, {end})"
             found.append(Imbalance(where, problem))
     lost = [(key, sums) for key, sums in expected.items() if sums[0]]
-    return found + [Imbalance(f"{table.name} {key}", f"receipts stored {sums[0]} rows, none is there") for key, sums in lost]
+    return found + [
+        Imbalance(f"{table.name} {key}", f"receipts stored {sums[0]} rows, none is there") for key, sums in lost
+    ]
 
 
 def _tables(lake: Lake, name: str | None) -> list[Table]:

@@ -47,7 +47,15 @@ def trade(number: int, **changes: Any) -> dict[str, Any]:
 def quote(number: int, **changes: Any) -> dict[str, Any]:
     """One Binance quote."""
     symbol = changes.get("symbol", "BTCUSDT")
-    kept = ("asset_class", "currency", "exchange", "ingestion_timestamp", "platform_sequence", "quality_flags", "timestamp")
+    kept = (
+        "asset_class",
+        "currency",
+        "exchange",
+        "ingestion_timestamp",
+        "platform_sequence",
+        "quality_flags",
+        "timestamp",
+    )
     return {
         **{name: trade(number)[name] for name in (*kept, "vendor_data", "source_sequence")},
         "symbol": symbol,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from k2_core.contracts import QUOTES, TRADES

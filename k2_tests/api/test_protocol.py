@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from k2_api.models import Quote, QuotesAnswer, Trade, TradesAnswer

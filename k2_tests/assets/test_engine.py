@@ -28,7 +28,9 @@ def here(tmp_path, registry_url):
 
 def rows(engine, table=TRADES):
     columns = ("message_id", "revision", "kafka_offset")
-    return sorted(tuple(r.values()) for r in engine.lake.load(table).scan(selected_fields=columns).to_arrow().to_pylist())
+    return sorted(
+        tuple(r.values()) for r in engine.lake.load(table).scan(selected_fields=columns).to_arrow().to_pylist()
+    )
 
 
 def test_a_range_executed_twice_adds_no_row(here):
@@ -146,7 +148,7 @@ def test_a_lost_state_file_halts_loudly_instead_of_forgetting_what_was_seen(here
     ingest_until_caught_up(engine)
     shutil.rmtree(f"{engine.lake.load(TRADES).location()}/k2/state")
     here.send(FEED, [trade(2)])
-    with pytest.raises(Exception, match="state file of market.crypto.trades.binance"):
+    with pytest.raises(Exception, match=r"state file of market\.crypto\.trades\.binance"):
         ingest_until_caught_up(engine)
 
 

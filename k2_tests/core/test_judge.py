@@ -172,7 +172,9 @@ def test_a_feed_cannot_state_a_flag_that_is_the_judges_to_decide():
 
 
 streams = st.lists(
-    st.tuples(st.integers(1, 12), st.sampled_from(["1", "2", "3"]), st.sampled_from(["BTCUSDT", "ETHUSDT"])), min_size=1, max_size=30
+    st.tuples(st.integers(1, 12), st.sampled_from(["1", "2", "3"]), st.sampled_from(["BTCUSDT", "ETHUSDT"])),
+    min_size=1,
+    max_size=30,
 )
 
 

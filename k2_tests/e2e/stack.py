@@ -1,0 +1,122 @@
+"""The whole embedded stack as a user starts it: `k2 up` as a child, on a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import psutil
+
+READY_SECONDS_MAX = 180
+DRAIN_SECONDS_MAX = 240
+INGEST_SECONDS_MAX = 400
+_POLL_SECONDS = 0.5
+
+
+def k2(home: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one `k2` command to its end."""
+    done = subprocess.run(command(home, *arguments), capture_output=True, text=True, env=environment(home), check=False)
+    assert not check or done.returncode == 0, f"k2 {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def command(home: Path, *arguments: object) -> list[str]:
+    words = [str(a) for a in arguments]
+    return [sys.executable, "-m", "k2_cli.main", *words]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a user with this home and no other setting."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("K2_", "DAGSTER_"))}
+    return {**kept, "K2_HOME": str(home)}
+
+
+class Up:
+    """A running `k2 up`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        self._told = (home / "up.out").open("a+")
+        at = self._told.seek(0, os.SEEK_END)
+        self.process = subprocess.Popen(
+            command(home, "up"), stdout=self._told, stderr=subprocess.STDOUT, env=environment(home)
+        )
+        wait_for(lambda: self._ready(at), READY_SECONDS_MAX, "`k2 up` to be ready")
+
+    def _ready(self, at: int) -> bool:
+        said = (self.home / "up.out").read_text()[at:]
+        assert self.process.poll() is None, f"`k2 up` ended with {self.process.returncode}:\n{said}"
+        return "K2 is up" in said.splitlines()
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.home / "run" / "endpoints.json").read_text())
+        return found
+
+    def status(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(k2(self.home, "status", "--json", check=False).stdout)
+        return told
+
+    def await_ingested(self) -> None:
+        """Wait until the sensor's runs have read everything there is."""
+        wait_for(self._is_ingested, INGEST_SECONDS_MAX, "ingestion")
+
+    def _is_ingested(self) -> bool:
+        topics = self.status().get("topics")
+        return bool(topics) and all(topic["lag"] == 0 for topic in topics)
+
+    @contextmanager
+    def api(self) -> Iterator[httpx.Client]:
+        key = (self.home / "api.key").read_text().strip()
+        with httpx.Client(
+            base_url=self.endpoints["api"], headers={"X-API-Key": key}, trust_env=False, timeout=60
+        ) as client:
+            yield client
+
+    def stop(self) -> int:
+        """Ctrl-C, and wait until it has drained."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(DRAIN_SECONDS_MAX)
+        self._told.close()
+        return code
+
+    def kill_everything(self) -> list[int]:
+        """kill -9 of every process of the stack at once. Returns their ids."""
+        everybody = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        for process in everybody:
+            process.suspend()
+        for process in everybody:
+            process.kill()
+        self.process.wait()
+        self._told.close()
+        return [process.pid for process in everybody]
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Up]:
+    """A stack that is stopped in the end, whatever happens."""
+    stack = Up(home)
+    try:
+        yield stack
+    finally:
+        if stack.process.poll() is None:
+            stack.stop()
+
+
+def wait_for(done: Callable[[], bool], seconds_max: float, what: str) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds_max
+    while not done():
+        assert time.monotonic() < end, f"waited {seconds_max} s for {what}"
+        time.sleep(_POLL_SECONDS)

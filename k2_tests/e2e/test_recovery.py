@@ -1,0 +1,130 @@
+"""The stack on generated data: the tour, kill -9 of everything at once, a wiped Dagster home."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from k2_core.contracts import QUOTES, TRADES
+from k2_resources.lake.catalog import Lake
+from k2_resources.settings import Settings
+from k2_tests.e2e.stack import Up, command, environment, k2, running, wait_for
+
+pytestmark = pytest.mark.timeout(900)
+ROWS, KILLED_ROWS = 300, 6_000
+
+
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory):
+    """A home on which the tour was walked once."""
+    home = tmp_path_factory.mktemp("e2e") / "a home with spaces"
+    tour = k2(home, "demo", "--once", "--rows", ROWS, check=False)
+    return home, tour
+
+
+def lake_of(home: Path) -> Lake:
+    settings = Settings(home=home)
+    return Lake(settings.catalog(), settings.warehouse_path())
+
+
+def rows_of(home: Path, *symbols: str) -> dict[str, int]:
+    """Stored rows per symbol, over both tick tables."""
+    lake, found = lake_of(home), dict.fromkeys(symbols, 0)
+    for table in (TRADES, QUOTES):
+        for symbol in lake.load(table).scan(selected_fields=("symbol",)).to_arrow()["symbol"].to_pylist():
+            if symbol in found:
+                found[symbol] += 1
+    return found
+
+
+def simulation(seed: int, symbol: str, rows: int) -> tuple[object, ...]:
+    market = ("--seed", seed, "--symbols", symbol, "--equities", f"{symbol}AX", "--rows", rows)
+    return ("feed", "simulate", *market, "--json")
+
+
+def simulate(home: Path, seed: int, symbol: str, rows: int) -> dict[str, object]:
+    report: dict[str, object] = json.loads(k2(home, *simulation(seed, symbol, rows)).stdout.splitlines()[-1])
+    return report
+
+
+def expected_rows(report: dict[str, object]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for truth in report["truth"]:
+        found[truth["symbol"]] = found.get(truth["symbol"], 0) + truth["rows"]
+    return found
+
+
+def test_the_tour_ends_with_every_number_agreeing(toured):
+    _, tour = toured
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    assert "24 of 24 numbers agree" in tour.stdout
+    assert "open gap binance-trades:SIMBTCUSDT" in tour.stdout
+
+
+def test_the_tour_leaves_no_process_and_no_lock_behind(toured):
+    home, _ = toured
+    assert [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("K2_HOME") == str(home)] == []
+    assert not (home / "run" / "endpoints.json").exists()
+
+
+@pytest.fixture(scope="module")
+def recovered(toured):
+    """The same home after kill -9 of everything in the middle of a feed, up again, and the feed sent again."""
+    home, _ = toured
+    before = lake_of(home).state(TRADES).sequence_number
+    stack = Up(home)
+    with subprocess.Popen(
+        command(home, *simulation(7, "SIMKILL", KILLED_ROWS)),
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as feed:
+        wait_for(lambda: lake_of(home).state(TRADES).sequence_number > before + 1, 200, "a first commit")
+        killed = stack.kill_everything()
+        feed.kill()
+    wait_for(lambda: not any(map(psutil.pid_exists, killed)), 30, "the dead to be gone")
+    with running(home) as again:
+        report = simulate(home, 7, "SIMKILL", KILLED_ROWS)
+        again.await_ingested()
+        yield again, report
+
+
+def test_kill_9_of_every_process_at_once_then_up_goes_on_exactly(recovered):
+    """The broker forgets what it held; the feed sends again, and everything converges."""
+    stack, report = recovered
+    assert rows_of(stack.home, *expected_rows(report)) == expected_rows(report)
+    k2(stack.home, "verify", "--deep")
+
+
+def test_a_second_up_on_the_same_home_is_refused_with_the_pid_of_the_first(recovered):
+    stack, _ = recovered
+    refused = k2(stack.home, "up", check=False)
+    assert refused.returncode == 2
+    assert str(stack.process.pid) in refused.stderr
+
+
+def test_status_is_healthy_and_names_the_key_file_but_not_the_key(recovered):
+    stack, _ = recovered
+    told = k2(stack.home, "status").stdout
+    assert "K2 is healthy" in told
+    assert str(stack.home / "api.key") in told.replace("\n", "")
+    assert (stack.home / "api.key").read_text().strip() not in told
+    assert (stack.home / "api.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_wiped_dagster_home_changes_nothing_and_the_next_run_goes_on(recovered):
+    stopped, _ = recovered
+    assert stopped.stop() == 0
+    home, before = stopped.home, rows_of(stopped.home, "SIMBTCUSDT", "ASIM")
+    shutil.rmtree(home / "dagster")
+    with running(home) as stack:
+        report = simulate(home, 8, "SIMWIPE", ROWS)
+        stack.await_ingested()
+    assert rows_of(home, "SIMBTCUSDT", "ASIM") == before
+    assert rows_of(home, *expected_rows(report)) == expected_rows(report)
+    k2(home, "verify", "--deep")
