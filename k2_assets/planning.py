@@ -1,6 +1,5 @@
 """Which offsets to read next, from one look at the table and one at the log. Planning never writes."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,12 +37,6 @@ class Plan:
     @property
     def rows_max(self) -> int:
         return total_rows(self.ranges)
-
-    @property
-    def start_digest(self) -> str:
-        """Names the start of the plan; the end moves with every look at the log."""
-        starts = sorted((r.topic, r.kafka_partition, r.start) for r in self.ranges)
-        return hashlib.sha256(repr((self.table.name, starts)).encode()).hexdigest()[:16]
 
 
 def registered(at: Head, topic: str) -> Registered | None:

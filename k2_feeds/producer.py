@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from io import BytesIO
 from types import TracebackType
@@ -86,8 +86,9 @@ class FeedProducer:
 
     def __enter__(self) -> Self:
         """Register the schemas and connect. Raises BadInput, Unreachable, SchemaUnavailable, Misconfigured."""
-        registry, bootstrap = Registry(self._settings.registry()), self._settings.bootstrap()
-        self._lanes = {feed.name: _lane(feed, registry) for feed in self._feeds}
+        bootstrap = self._settings.bootstrap()
+        with closing(Registry(self._settings.registry())) as registry:
+            self._lanes = {feed.name: _lane(feed, registry) for feed in self._feeds}
         self._writer = self._open.enter_context(LogWriter(bootstrap))
         self._backlog = self._guard(bootstrap)
         return self

@@ -39,6 +39,8 @@ _LOG_LEVEL = b"3"
 _ANSWER_SECONDS = 10.0
 """A broker in memory answers in milliseconds; this is for a machine under load."""
 _WATERMARKS_EVERY_SECONDS = 1.0
+_WATERMARKS_KEPT = 20
+"""Brokers that may crash one after the other before one of them is adopted."""
 _START_SECONDS_MAX = 30.0
 _STOP_SECONDS_MAX = 10.0
 _POLL_SECONDS = 0.02
@@ -69,6 +71,7 @@ def run(topics: Mapping[str, int], home: Path) -> None:
     _produce_incarnation(bootstrap, incarnation)
     ready = {"bootstrap": bootstrap, "incarnation": incarnation, "pid": os.getpid()}
     admin = AdminClient({"bootstrap.servers": bootstrap})
+    _keep_watermarks(home)
     _record_watermarks(admin, incarnation, home)
     _write(broker_file(home), ready)
     log.info("broker ready", topics=dict(topics), **ready)
@@ -181,6 +184,19 @@ def _record_watermarks(admin: AdminClient, incarnation: str, home: Path) -> None
         return
     content = {"incarnation": incarnation, "written_at": clock.now().isoformat(), "high": high}
     _write(watermarks_file(home), content)
+
+
+def _keep_watermarks(home: Path) -> None:
+    """Put aside how far the broker before this one went: its adoption says from it what was lost."""
+    file = watermarks_file(home)
+    try:
+        before = json.loads(file.read_text())["incarnation"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return
+    file.replace(file.with_name(f"watermarks.{before}.json"))
+    kept = sorted(file.parent.glob("watermarks.*.json"), key=lambda old: old.stat().st_mtime)
+    for old in kept[:-_WATERMARKS_KEPT]:
+        old.unlink()
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -30,6 +30,8 @@ START_ATTEMPTS = 3
 """A port found free can be taken a moment later by somebody else; more than that is not bad luck."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_SECONDS_MAX = 30.0
+BACKOFF_DOUBLINGS_MAX = 10
+"""Beyond it the limit holds anyway; crashes are not bounded, powers are."""
 STEADY_SECONDS = 60.0
 """A service that ran this long has recovered: its next crash is a first one."""
 LOG_BYTES_MAX = 20 << 20
@@ -208,7 +210,7 @@ class Supervisor:
 
     def _note_crash(self, child: Child, now: float) -> None:
         self._sweep(child.process)
-        backoff = min(BACKOFF_SECONDS * 2**child.crashes, BACKOFF_SECONDS_MAX)
+        backoff = min(BACKOFF_SECONDS * 2 ** min(child.crashes, BACKOFF_DOUBLINGS_MAX), BACKOFF_SECONDS_MAX)
         child.crashes, child.due = child.crashes + 1, now + backoff
         child.address, child.owes_recovery, child.swept = None, True, True
         self._changed(self.children)

@@ -19,8 +19,8 @@ from k2_resources import clock
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-_TALKATIVE = ("httpx", "httpcore", "urllib3")
-"""Libraries that log each request at INFO."""
+_TALKATIVE = ("alembic", "httpx", "httpx2", "httpcore", "httpcore2", "pyiceberg", "urllib3")
+"""Libraries that log each request, migration or read at INFO."""
 
 
 def configure(service: str, *, file: Path | None = None, level: int = logging.INFO) -> None:

@@ -15,7 +15,7 @@ from pyiceberg.table import Table as IcebergTable
 from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
 from k2_core.errors import Damaged, FencedOut, NotFound
 from k2_core.offsets import Offsets, Position
-from k2_core.receipts import Committed, FileKind, fold_offsets
+from k2_core.receipts import Committed, fold_offsets
 from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.commit import Head, append_once, head
@@ -47,21 +47,6 @@ def collect(lake: Lake, table: Table) -> int:
     _collect_into(lake, table, DEAD_LETTERS, _dead_letter_rows)
     _collect_into(lake, table, GAPS, _gap_rows)
     return fresh
-
-
-def uncollected(lake: Lake, table: Table) -> bool:
-    """Whether a commit of the table has something no audit table holds yet: a crash came between the two."""
-    source = lake.load(table)
-    kinds: tuple[tuple[Table, FileKind | None], ...] = (
-        (RECEIPTS, None),
-        (DEAD_LETTERS, "dead_letters"),
-        (GAPS, "gaps"),
-    )
-    for audit, kind in kinds:
-        fresh = receipts_of(source, collected_until(head(lake, audit), table, source))
-        if any(kind is None or c.receipt.files_of(kind) for c in fresh):
-            return True
-    return False
 
 
 Rows = Callable[[Lake, Table, Head, Sequence[Committed]], pa.Table]

@@ -1,0 +1,85 @@
+"""What Dagster is given, seen whole: a change of this picture is meant, or it is a mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from k2_assets.definitions import build_definitions
+from k2_assets.tables import asset_key, column_schema
+from k2_core.contracts import INGESTED, TRADES
+from k2_resources.settings import Settings
+
+TICK_CHECKS = ["dead_letters", "duplicate_keys", "freshness", "sequence_gaps", "value_rules"]
+LINEAGE = {
+    "kafka/binance-trades": [],
+    "kafka/binance-quotes": [],
+    "kafka/asx-trades": [],
+    "kafka/asx-quotes": [],
+    "kafka/coverage": [],
+    "market_data/trades": ["kafka/asx-trades", "kafka/binance-trades"],
+    "market_data/quotes": ["kafka/asx-quotes", "kafka/binance-quotes"],
+    "audit/coverage": ["kafka/coverage"],
+}
+CHECKS = {
+    "market_data/trades": TICK_CHECKS,
+    "market_data/quotes": TICK_CHECKS,
+    "audit/coverage": ["dead_letters", "duplicate_keys", "value_rules"],
+}
+
+
+def test_assets_and_their_lineage_are_as_drawn() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    drawn = {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
+        for key in graph.get_all_asset_keys()
+    }
+    assert drawn == LINEAGE
+
+
+def test_each_table_has_its_checks_and_both_are_daily() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    found: dict[str, list[str]] = {}
+    for key in graph.asset_check_keys:
+        found.setdefault(key.asset_key.to_user_string(), []).append(key.name)
+        assert graph.get(key).partitions_def == graph.get(key.asset_key).partitions_def is not None
+        assert not graph.get(key).blocking
+    assert {table: sorted(names) for table, names in found.items()} == CHECKS
+
+
+def test_each_table_has_a_job_without_checks_and_a_running_sensor() -> None:
+    definitions = build_definitions()
+    for table in INGESTED:
+        job = definitions.resolve_job_def(f"ingest_{table.short_name}")
+        sensor = definitions.resolve_sensor_def(f"{table.short_name}_sensor")
+        assert job.asset_layer.executable_asset_keys == {asset_key(table)}
+        assert not job.asset_layer.asset_graph.asset_check_keys
+        assert [target.job_name for target in sensor.targets] == [job.name]
+        assert (sensor.default_status, sensor.minimum_interval_seconds) == (dg.DefaultSensorStatus.RUNNING, 4)
+
+
+def test_every_definition_loads() -> None:
+    dg.Definitions.validate_loadable(build_definitions())
+
+
+def test_columns_are_shown_as_the_contract_states_them() -> None:
+    shown = {column.name: column for column in column_schema(TRADES).columns}
+    assert list(shown) == [column.name for column in TRADES.columns]
+    assert (shown["price"].type, shown["price"].constraints.nullable) == ("decimal128(18, 8)", False)
+    assert shown["source_sequence"].constraints.nullable
+
+
+def test_loading_touches_neither_home_nor_servers(tmp_path: Path) -> None:
+    home = tmp_path / "absent"
+    code = "import k2_assets.definitions"
+    environment = {"K2_HOME": str(home), "K2_KAFKA_BOOTSTRAP": "127.0.0.1:1", "K2_REGISTRY_URL": "http://127.0.0.1:1"}
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=environment, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert not home.exists()
+
+
+def test_assets_work_on_the_home_they_were_built_for(tmp_path: Path) -> None:
+    resource = build_definitions(Settings(home=tmp_path)).resources["k2"]
+    assert resource.settings().home == tmp_path
