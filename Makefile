@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$p && break; done)
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
@@ -14,8 +15,7 @@ help:  ## say what there is
 setup: $(INSTALLED)  ## make .venv with exactly what requirements.lock names
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "K2 needs Python 3.11, 3.12 or 3.13; no python3 was found (Debian: apt install python3 python3-venv)"; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "K2 needs Python 3.11, 3.12 or 3.13; found $$("$(PYTHON)" --version). Set PYTHON=/path/to/python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "K2 needs Python 3.11, 3.12 or 3.13; none was found (Debian: apt install python3 python3-venv; elsewhere set PYTHON=/path/to/python3.12)"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv (Debian, Ubuntu)"; exit 1; }
 	"$(PYTHON)" -m venv --clear .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -11,16 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2_core.contracts import CONTRACT_VERSION, DEAD_LETTERS, GAPS, Table
-from k2_core.decode import Dead, Decoded, Decoder, decode
+from k2_core.decode import Dead, Decoded, Decoder, decode, schema_id_of
+from k2_core.exchange_dates import PLAUSIBLE_US
 from k2_core.feeds import Feed
-from k2_core.judge import judge, suspect
+from k2_core.judge import decide
 from k2_core.offsets import OffsetRange
 from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_core.records import Records
 from k2_core.screen import screen
-from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Screened, State, Suspects, Verdict
-
-Stored = Callable[[Suspects], pa.Table]
+from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Screened, State, StoredRows, Verdict
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,11 @@ class Judged:
     @property
     def dead(self) -> list[Dead]:
         """Every dead letter, its index into the records."""
-        hard = [Dead(int(self.decoded.source[d.index]), d.reason, d.detail) for d in self.screened.dead]
+        places = self.decoded.source[[d.index for d in self.screened.dead]].tolist() if self.screened.dead else []
+        hard = [
+            Dead(at, d.reason, d.detail, schema_id_of(self.records.values[at]))
+            for at, d in zip(places, self.screened.dead, strict=True)
+        ]
         return sorted([*self.decoded.dead, *hard], key=lambda d: d.index)
 
 
@@ -48,14 +51,14 @@ def judge_records(
     epoch: int,
     decoder_of: Callable[[int], Decoder | None],
     state: State,
-    stored: Stored,
+    stored: StoredRows,
     today: date,
 ) -> Judged:
-    """Decide every record of one topic. stored: given the suspects, their revisions in the table."""
+    """Decide every record of one topic."""
     decoded = decode(records, feed.table, decoder_of)
     rows = _with_lineage(decoded, records, epoch)
     screened = screen(feed, rows, today)
-    verdict = judge(feed, screened, state, stored(suspect(feed, screened, state)))
+    verdict = decide(feed, screened, state, stored)
     return Judged(feed, records, decoded, screened, verdict, epoch)
 
 
@@ -137,7 +140,7 @@ def _dead_letter(table: Table, judged: Judged, dead: Dead) -> dict[str, object]:
         "kafka_epoch": judged.epoch,
         "kafka_partition": int(records.kafka_partitions[i]),
         "kafka_offset": int(records.offsets[i]),
-        "kafka_timestamp": sent_ms * 1_000 if sent_ms >= 0 else None,
+        "kafka_timestamp": sent_ms * 1_000 if 0 <= sent_ms * 1_000 < PLAUSIBLE_US[1] else None,
         "key": records.keys[i],
         "value": records.values[i],
         "headers": json.dumps(headers),

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import pyarrow as pa
 import structlog
 
 from k2_assets.batches import Judged, dead_letter_rows, gap_rows, judge_records, receipt_for
 from k2_assets.planning import Plan, Registered, plan_ranges, registered, remaining, start_of
+from k2_assets.waiting import Waiting
 from k2_core.contracts import CONTRACT_VERSION, INGESTED, TABLES, Table
 from k2_core.decode import Decoder
 from k2_core.errors import FencedOut, IncarnationChanged, SchemaUnavailable
@@ -64,23 +66,33 @@ class Engine:
         return plan_ranges(at, feeds_of(table, self.feeds), incarnations, marks, rows_max or self.settings.run_rows_max)
 
     def execute(self, table: Table, ranges: Sequence[OffsetRange], run_id: str) -> Iterator[Committed]:
-        """Execute planned ranges, yielding each commit. Running them twice changes nothing the second time."""
+        """Execute planned ranges, yielding each commit. Running them twice changes nothing the second time.
+
+        A Kafka partition whose records need a schema nobody knows waits; the others go on, and the run ends with
+        SchemaUnavailable.
+        """
         reach("planned")
         self.register(table, run_id)
         collect(self.lake, table)
         at = head(self.lake, table)
         incarnations = self._incarnations(at)
-        for batch in self.kafka.read(remaining(at, ranges), rows_max=self.settings.rows_per_commit):
+        waiting = Waiting()
+        for whole in self.kafka.read(remaining(at, ranges), rows_max=self.settings.rows_per_commit):
             reach("read")
             if self._incarnations(at) != incarnations:
                 raise IncarnationChanged(f"{table.name}: the cluster changed while it was read; nothing is kept")
-            yield self._commit_batch(table, batch, run_id)
+            batch = waiting.split(whole, self._schema_trouble)
+            if not batch.ranges:
+                continue
+            yield self._commit_batch(table, batch, run_id, read_under=at)
             collect(self.lake, table)
             self.kafka.commit_hint(HINT_GROUP, {(r.topic, r.kafka_partition): r.end for r in batch.ranges})
             reach("hinted")
+        waiting.complain()
 
-    def _commit_batch(self, table: Table, batch: LogBatch, run_id: str) -> Committed:
+    def _commit_batch(self, table: Table, batch: LogBatch, run_id: str, *, read_under: Head) -> Committed:
         at = head(self.lake, table)
+        _expect_same_topics(at, read_under, batch.ranges)
         _expect_starts(at, batch.ranges)
         feeds = {feed.topic: feed for feed in feeds_of(table, self.feeds)}
         epochs = {topic: _known(at, topic).epoch for topic in {r.topic for r in batch.ranges}}
@@ -90,13 +102,13 @@ class Engine:
             table, batch.ranges, epochs=epochs, judged=judged, run_id=run_id, code_version=CODE_VERSION
         )
         assert all(r.is_balanced for r in receipt.ranges), f"unbalanced receipt {receipt.ranges}"
-        rows = [j.verdict.rows for j in judged if len(j.verdict.rows)]
         change = Change(
             receipt=receipt,
-            rows=_together(table, rows),
+            rows=_together(table, [j.verdict.rows for j in judged if len(j.verdict.rows)]),
             dead_letters=dead_letter_rows(table, judged),
             gaps=gap_rows(judged),
-            states={j.feed.topic: j.verdict.state for j in judged if j.feed.rule != "none"},
+            # also where nothing is remembered: a verdict relied on what was stored, so every commit moves this key
+            states={j.feed.topic: j.verdict.state for j in judged},
         )
         reach("judged")
         committed = commit(self.lake, at, change)
@@ -150,13 +162,25 @@ class Engine:
             waiting[topic] += m.high - start_of(at, registered(at, topic), topic, p, m)
         return waiting
 
+    def _schema_trouble(self, topic: str, schema_id: int) -> SchemaUnavailable | None:
+        """Why a schema id cannot be decided now; None when it can."""
+        feed = next(feed for feed in self.feeds if feed.topic == topic)
+        try:
+            self._schema(feed, schema_id)
+        except SchemaUnavailable as error:
+            return error
+        return None
+
     def _decoder(self, feed: Feed, schema_id: int) -> Decoder | None:
         """A decoder for a writer schema; None only when the registry is sure there is no such id."""
+        schema = self._schema(feed, schema_id)
+        return None if schema is None else decoder(schema, feed.table)
+
+    def _schema(self, feed: Feed, schema_id: int) -> dict[str, Any] | None:
+        """The writer schema of an id, None when there is none. Raises SchemaUnavailable, Unreachable."""
         schema = self.registry.schema(schema_id)
-        if schema is not None:
-            return decoder(schema, feed.table)
-        if self.registry.knows_subject(feed.subject):
-            return None
+        if schema is not None or self.registry.knows_subject(feed.subject):
+            return schema
         raise SchemaUnavailable(
             f"schema id {schema_id} is unknown and so is subject {feed.subject}: the registry may be another one or "
             f"empty. Records of {feed.topic} wait until it answers."
@@ -197,6 +221,13 @@ def ingest_until_caught_up(engine: Engine, run_id: str | None = None) -> list[Co
         while (plan := engine.plan(table)).ranges:
             committed += engine.execute(table, plan.ranges, run)
     return committed
+
+
+def _expect_same_topics(at: Head, read_under: Head, ranges: Sequence[OffsetRange]) -> None:
+    """The epoch of a batch is that of its reading: a topic adopted since then makes its offsets mean other records."""
+    for topic in {r.topic for r in ranges}:
+        if at.property(topic_key(topic)) != read_under.property(topic_key(topic)):
+            raise FencedOut(f"{topic} was adopted in {at.table.name} while it was read; plan again")
 
 
 def _expect_starts(at: Head, ranges: Sequence[OffsetRange]) -> None:

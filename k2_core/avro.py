@@ -13,7 +13,8 @@ import pyarrow as pa
 from k2_core.contracts import Column, Table
 
 NAMESPACE = "k2.market_data"
-_DEFAULT_CHOICE = {"side": "UNKNOWN", "asset_class": "equities"}
+_DEFAULT_CHOICE = {"side": "UNKNOWN"}
+"""What a symbol means that a newer writer has and this reader has not; a choice without an honest answer has none."""
 _DEFAULTS: dict[str, Any] = {"trade_conditions": [], "quality_flags": 0}
 """Fields an older writer may lack without being wrong."""
 
@@ -42,7 +43,8 @@ def _type(column: Column) -> Any:
     if column.choices:
         name = "".join(word.capitalize() for word in column.name.split("_"))
         enum = {"type": "enum", "name": name, "symbols": list(column.choices)}
-        return {**enum, "default": _DEFAULT_CHOICE[column.name]}
+        default = _DEFAULT_CHOICE.get(column.name)
+        return {**enum, "default": default} if default else enum
     return _arrow_to_avro(column.type)
 
 

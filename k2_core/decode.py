@@ -90,9 +90,28 @@ def _unframed(records: Records) -> tuple[dict[int, list[int]], list[Dead]]:
             dead.append(Dead(i, Reason.BAD_MAGIC, f"first byte {value[0]:#04x}; expected {MAGIC:#04x}"))
         elif len(value) < HEADER_BYTES:
             dead.append(Dead(i, Reason.TRUNCATED, f"{len(value)} bytes; the frame alone has {HEADER_BYTES}"))
+        elif (schema_id := schema_id_of(value)) is None:
+            found = value[1:HEADER_BYTES].hex()
+            dead.append(Dead(i, Reason.UNKNOWN_SCHEMA, f"schema id 0x{found} is negative; ids are positive int32"))
         else:
-            by_schema.setdefault(int.from_bytes(value[1:HEADER_BYTES], "big"), []).append(i)
+            by_schema.setdefault(schema_id, []).append(i)
     return by_schema, dead
+
+
+def schema_id_of(value: bytes | None) -> int | None:
+    """The writer schema id a frame names; None where there is no frame, or no id a registry could give."""
+    if value is None or len(value) < HEADER_BYTES or value[0] != MAGIC or value[1] & 0x80:
+        return None
+    return int.from_bytes(value[1:HEADER_BYTES], "big")
+
+
+def schema_ids_by_partition(records: Records) -> dict[int, set[int]]:
+    """Which writer schemas the records of each Kafka partition name."""
+    found: dict[int, set[int]] = {}
+    for kafka_partition, value in zip(records.kafka_partitions.tolist(), records.values, strict=True):
+        if (schema_id := schema_id_of(value)) is not None:
+            found.setdefault(kafka_partition, set()).add(schema_id)
+    return found
 
 
 def _body(value: bytes | None) -> bytes:

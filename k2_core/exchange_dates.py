@@ -17,8 +17,8 @@ _QUARTER_HOUR_US = 15 * 60 * 1_000_000
 """Every offset since 1990 changes on a quarter of an hour and is a multiple of it."""
 _DAY_US = 86_400 * 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PLAUSIBLE_US = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000, 4_102_444_800 * 1_000_000)
-"""1990 to 2100: outside, Python's calendar may not even hold the instant; such rows are clamped and then rejected."""
+PLAUSIBLE_US = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000, 4_102_444_800 * 1_000_000)
+"""[1990, 2100) in µs: outside, calendars may not even hold the instant; such rows are clamped and then rejected."""
 
 
 def exchange_days(timestamps_us: npt.NDArray[np.int64], timezone: str) -> npt.NDArray[np.int32]:
@@ -26,7 +26,7 @@ def exchange_days(timestamps_us: npt.NDArray[np.int64], timezone: str) -> npt.ND
 
     Instants outside 1990 to 2100 come back as the nearest day inside.
     """
-    clamped = np.clip(timestamps_us, *_PLAUSIBLE_US)
+    clamped = np.clip(timestamps_us, PLAUSIBLE_US[0], PLAUSIBLE_US[1] - 1)
     if timezone == "UTC":
         return (clamped // _DAY_US).astype(np.int32)
     quarters, which = np.unique(clamped // _QUARTER_HOUR_US, return_inverse=True)

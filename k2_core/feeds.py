@@ -47,6 +47,14 @@ def parse_feeds(document: Mapping[str, Any]) -> tuple[Feed, ...]:
         values = [getattr(feed, attribute) for feed in feeds]
         if len(set(values)) != len(values):
             raise ValueError(f"feeds: {attribute} must be unique, found {sorted(values)}")
+    for feed in feeds:
+        twins = [
+            f.name for f in feeds if (f.table.name, f.exchange, f.kind) == (feed.table.name, feed.exchange, feed.kind)
+        ]
+        if len(twins) > 1:
+            raise ValueError(
+                f"feeds: {twins} would share the keys {feed.exchange}:...:{feed.kind} of {feed.table.name}"
+            )
     return feeds
 
 

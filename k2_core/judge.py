@@ -26,8 +26,10 @@ from k2_core.verdict import (
     Mask,
     Screened,
     State,
+    StoredRows,
     Suspects,
     Verdict,
+    Wanted,
     gap_id,
 )
 
@@ -38,22 +40,45 @@ _DATE_MARGIN = timedelta(days=1)
 """A correction may move a print over midnight; one that moved it further is found by the wider scan."""
 
 
+def decide(feed: Feed, screened: Screened, state: State, stored: StoredRows) -> Verdict:
+    """Judge a batch, fetching what is stored of its suspects.
+
+    A key of a source with ids is first looked for near its own time, which finds a plain repetition. Where nothing is
+    found there, or what is found differs, only all revisions over all dates can tell duplicate from revision, and
+    which number it has.
+    """
+    suspects = suspect(feed, screened, state)
+    if not len(suspects):
+        return judge(feed, screened, state, feed.table.arrow_schema().empty_table())
+    symbols, ids = suspects.symbols, suspects.message_ids
+    near = stored(Wanted(ids, symbols, suspects.dates, suspects.times))
+    verdict = judge(feed, screened, state, near)
+    if feed.rule == "none":
+        return verdict
+    known = np.isin(np.arange(len(screened.rows)), suspects.at)
+    open_ = screened.rows["message_id"].filter(pa.array(known & (verdict.outcome != DUPLICATE))).combine_chunks()
+    revised = near["message_id"].filter(pc.greater(near["revision"], 0)).combine_chunks()
+    unsure = pc.unique(pa.concat_arrays([open_, revised.cast(open_.type)]))
+    if not len(unsure):
+        return verdict
+    others = near.filter(pc.invert(pc.is_in(near["message_id"], unsure)))
+    return judge(feed, screened, state, pa.concat_tables([others, stored(Wanted(unsure, symbols, None, None))]))
+
+
 def suspect(feed: Feed, screened: Screened, state: State) -> Suspects:
     """Name the rows whose key may be stored already, cheaply: by id where the feed has ids, else all of them."""
     rows = screened.rows
     at = np.arange(len(rows)) if feed.rule == "none" else np.flatnonzero(_known_ids(feed, rows, state))
     some = rows.take(pa.array(at))
-    times = pc.min_max(some["timestamp"]).as_py()
+    bounds = pc.min_max(some["timestamp"]).as_py()
     days = pc.unique(some["exchange_date"]).to_pylist()
     dates = {day + margin for day in days for margin in (-_DATE_MARGIN, timedelta(0), _DATE_MARGIN)}
     return Suspects(
         at,
-        np.full(len(at), feed.rule != "none"),
         some["message_id"].combine_chunks(),
         tuple(sorted(pc.unique(some["symbol"]).to_pylist())),
         tuple(sorted(days if feed.rule == "none" else dates)),
-        times["min"],
-        times["max"],
+        (bounds["min"], bounds["max"]) if len(at) and feed.rule != "none" else None,
     )
 
 
@@ -150,7 +175,7 @@ def _content_times(both: pa.Table) -> npt.NDArray[np.int64]:
 def _codes(column: pa.ChunkedArray) -> Codes:
     """Equal values, equal codes."""
     if pa.types.is_list(column.type):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), "\x1f")
+        column = pa.chunked_array([[repr(values) for values in column.to_pylist()]], pa.string())
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     out: Codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     return out

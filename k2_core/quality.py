@@ -43,3 +43,5 @@ class Reason(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     IMPLAUSIBLE_TIME = "implausible_time"
     BAD_ID = "bad_id"
+    BAD_SYMBOL = "bad_symbol"
+    WRONG_ASSET_CLASS = "wrong_asset_class"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,20 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def without(self, kafka_partitions: Collection[int]) -> Records:
+        """The records of all other Kafka partitions."""
+        kept = ~np.isin(self.kafka_partitions, list(kafka_partitions))
+        at = np.flatnonzero(kept).tolist()
+        return Records(
+            self.topic,
+            self.kafka_partitions[kept],
+            self.offsets[kept],
+            self.timestamps[kept],
+            [self.keys[i] for i in at],
+            [self.values[i] for i in at],
+            [self.headers[i] for i in at],
+        )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from k2_core.contracts import COVERAGE, QUOTES, TRADES
 from k2_core.decode import Dead
-from k2_core.exchange_dates import exchange_days, plausible_days
+from k2_core.exchange_dates import PLAUSIBLE_US, exchange_days, plausible_days
 from k2_core.feeds import Feed
+from k2_core.identity import symbol_problem
 from k2_core.quality import FEED_FLAGS, Flag, Reason
 from k2_core.verdict import Mask, Screened
 
@@ -34,7 +35,7 @@ def screen(feed: Feed, rows: pa.Table, today: date) -> Screened:
     good = np.flatnonzero(~bad)
     schema = feed.table.arrow_schema()
     kept = dated.select(schema.names).take(pa.array(good)).cast(schema)
-    return Screened(kept.combine_chunks(), good, dead, _dead_ids(feed, rows, bad), today)
+    return Screened(kept.combine_chunks(), good, dead, _dead_ids(feed, rows, dead), today)
 
 
 def int64s(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -51,17 +52,66 @@ def _hard(feed: Feed, rows: pa.Table, days: npt.NDArray[np.int32], today: date) 
     first, end = plausible_days(today)
     rules: list[_Rule] = [
         (_empty(rows["message_id"]), Reason.MISSING_VALUE, "message_id is empty"),
+        *_time_rules(feed, rows),
         ((days < first) | (days >= end), Reason.IMPLAUSIBLE_TIME, f"exchange date outside [2010-01-01, {today} + 1]"),
     ]
-    if feed.table.name != COVERAGE.name:
-        elsewhere = _mask(pc.not_equal(rows["exchange"], feed.exchange))
-        rules.append((elsewhere, Reason.UNKNOWN_EXCHANGE, f"exchange is not {feed.exchange}"))
-        rules.append((_empty(rows["symbol"]), Reason.MISSING_VALUE, "symbol is empty"))
+    if feed.table.name == COVERAGE.name:
+        return rules
+    rules += _place_rules(feed, rows)
     if feed.table.name == TRADES.name:
         rules += [(_not_positive(rows[c]), Reason.NOT_POSITIVE, f"{c} must be above 0") for c in ("price", "quantity")]
     if feed.table.name == QUOTES.name:
         rules += _side_rules(rows, "bid") + _side_rules(rows, "ask")
-    return rules if feed.rule == "none" else [*rules, *_id_rules(feed, rows)]
+    return [*rules, *(_dated_key_rules(feed, rows, days) if feed.rule == "none" else _id_rules(feed, rows))]
+
+
+def _time_rules(feed: Feed, rows: pa.Table) -> list[_Rule]:
+    """Every instant of the record, not only its event time: what no calendar holds no file can hold either."""
+    low, high = PLAUSIBLE_US
+    times = [c.name for c in feed.table.feed_columns if pa.types.is_timestamp(c.type)]
+    rules = []
+    for name in times:
+        at = rows[name].cast(pa.int64())
+        outside = _mask(pc.or_(pc.less(at, low), pc.greater_equal(at, high)))
+        rules.append((outside, Reason.IMPLAUSIBLE_TIME, f"{name} outside [1990, 2100)"))
+    return rules
+
+
+def _place_rules(feed: Feed, rows: pa.Table) -> list[_Rule]:
+    """Where the row claims to belong."""
+    elsewhere = _mask(pc.not_equal(rows["exchange"], feed.exchange))
+    other = _mask(pc.not_equal(rows["asset_class"], feed.asset_class))
+    problems = {symbol: symbol_problem(symbol) for symbol in pc.unique(rows["symbol"]).to_pylist()}
+    bad = pa.array([symbol for symbol, problem in problems.items() if problem], pa.string())
+    return [
+        (elsewhere, Reason.UNKNOWN_EXCHANGE, f"exchange is not {feed.exchange}"),
+        (other, Reason.WRONG_ASSET_CLASS, f"asset_class is not {feed.asset_class}"),
+        (_empty(rows["symbol"]), Reason.MISSING_VALUE, "symbol is empty"),
+        (
+            _mask(pc.is_in(rows["symbol"], bad)),
+            Reason.BAD_SYMBOL,
+            "symbol is blank, too long, or holds a forbidden letter",
+        ),
+    ]
+
+
+def _dated_key_rules(feed: Feed, rows: pa.Table, days: npt.NDArray[np.int32]) -> list[_Rule]:
+    """A key without an id names its own place, so that the rows of its symbol and date are all there is to compare."""
+    dates = pa.chunked_array([pa.array(days, pa.int32()).cast(pa.date32()).cast(pa.string())])
+    prefix = _joined(rows["exchange"], rows["symbol"], feed.kind, dates, "")
+    begins = pc.equal(_beginnings(rows["message_id"], prefix), prefix)
+    detail = f"message_id does not begin with exchange:symbol:{feed.kind}:exchange_date:"
+    return [(~_mask(begins), Reason.KEY_MISMATCH, detail)]
+
+
+def _beginnings(texts: pa.ChunkedArray, prefixes: pa.ChunkedArray) -> pa.Array:
+    """As much of each text as its prefix is long."""
+    pairs = zip(texts.to_pylist(), prefixes.to_pylist(), strict=True)
+    return pa.array([text[: len(prefix)] for text, prefix in pairs], pa.string())
+
+
+def _joined(*parts: pa.ChunkedArray | str) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(*parts, ":", null_handling="replace", null_replacement="")
 
 
 def _side_rules(rows: pa.Table, side: str) -> list[_Rule]:
@@ -76,15 +126,7 @@ def _side_rules(rows: pa.Table, side: str) -> list[_Rule]:
 
 def _id_rules(feed: Feed, rows: pa.Table) -> list[_Rule]:
     ids = rows["source_sequence"]
-    expected = pc.binary_join_element_wise(
-        rows["exchange"],
-        rows["symbol"],
-        feed.kind,
-        ids.cast(pa.string()),
-        ":",
-        null_handling="replace",
-        null_replacement="",
-    )
+    expected = _joined(rows["exchange"], rows["symbol"], feed.kind, ids.cast(pa.string()))
     return [
         (_mask(pc.is_null(ids)), Reason.MISSING_VALUE, f"source_sequence is null; {feed.name} has ids"),
         (_mask(pc.less(ids, 0)), Reason.BAD_ID, "source_sequence is negative"),
@@ -132,10 +174,17 @@ def _flags(feed: Feed, rows: pa.Table) -> npt.NDArray[np.int32]:
     return flags
 
 
-def _dead_ids(feed: Feed, rows: pa.Table, bad: Mask) -> dict[str, npt.NDArray[np.int64]]:
-    if feed.rule != "contiguous" or not bad.any():
+_SAYS_NOTHING = (Reason.UNKNOWN_EXCHANGE, Reason.KEY_MISMATCH)
+"""A record of another place, or one that contradicts itself, does not account for the id it carries."""
+
+
+def _dead_ids(feed: Feed, rows: pa.Table, dead: tuple[Dead, ...]) -> dict[str, npt.NDArray[np.int64]]:
+    if feed.rule != "contiguous":
         return {}
-    ids = int64s(rows["source_sequence"])
-    usable = np.flatnonzero(bad & (ids >= 0))
-    symbols = np.array(rows["symbol"].take(pa.array(usable)).to_pylist(), dtype=object)
-    return {str(s): ids[usable[symbols == s]] for s in set(symbols.tolist()) if s}
+    at = [d.index for d in dead if d.reason not in _SAYS_NOTHING]
+    told = rows.select(["symbol", "source_sequence"]).take(pa.array(at, pa.int64()))
+    found: dict[str, list[int]] = {}
+    for symbol, number in zip(told["symbol"].to_pylist(), told["source_sequence"].to_pylist(), strict=True):
+        if symbol and number is not None and number >= 0:
+            found.setdefault(symbol, []).append(number)
+    return {symbol: np.array(numbers, np.int64) for symbol, numbers in found.items()}

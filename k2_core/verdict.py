@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -40,20 +40,35 @@ class Screened:
 class Suspects:
     """Rows whose key may be stored already; what a scan of the table needs to find their stored revisions.
 
-    at: indices of the rows. elsewhere: of those, which may be stored far from their own time: the key of a source
-    with ids says nothing about time, so a correction can have moved the print by days.
+    at: indices of the rows. A key without an id names its symbol and date, so `dates` hold every revision of it. The
+    key of a source with ids says nothing about time: its revisions are most likely at `times`, and may be anywhere.
     """
 
     at: npt.NDArray[np.int64]
-    elsewhere: Mask
     message_ids: pa.Array
     symbols: tuple[str, ...]
     dates: tuple[date, ...]
-    time_min: datetime | None
-    time_max: datetime | None
+    times: tuple[datetime, datetime] | None
 
     def __len__(self) -> int:
         return len(self.at)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Stored rows to fetch: every revision of these keys, of these symbols, where they may lie.
+
+    dates and times bound the search; None is no bound.
+    """
+
+    message_ids: pa.Array
+    symbols: tuple[str, ...]
+    dates: tuple[date, ...] | None
+    times: tuple[datetime, datetime] | None
+
+
+StoredRows = Callable[[Wanted], pa.Table]
+"""The stored revisions of wanted keys: message_id, revision, exchange_date, flags and content columns."""
 
 
 @dataclass(frozen=True)

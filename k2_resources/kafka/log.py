@@ -29,6 +29,8 @@ INCARNATION_TOPIC = "k2.incarnation"
 """Where the embedded broker says which one it is; a real cluster has an id instead."""
 _CONSUME_MAX = 10_000
 """Messages taken from the client at once; nothing above helps (measured)."""
+_HELD_BYTES_MAX = 128 << 20
+"""Values held for one batch: memory stays bounded and an Arrow column below its 2 GiB however long the records are."""
 _CONSUME_SECONDS = 0.05
 """A call waits this long to fill up, so it is also the longest a short tail is held back."""
 
@@ -91,7 +93,7 @@ class KafkaLog:
             raise self._unreachable("topic ids", error) from error
 
     def read(self, ranges: Sequence[OffsetRange], *, rows_max: int) -> Iterator[LogBatch]:
-        """Read exactly the planned ranges, in batches of at most rows_max records.
+        """Read exactly the planned ranges, in batches of at most rows_max records (fewer when they are long).
 
         Ranges of consecutive batches are contiguous per Kafka partition and together equal the planned ones; offsets
         without a record (transaction markers, compaction) are inside. Raises OffsetBelowRetention, LogTruncated,
@@ -156,7 +158,7 @@ class KafkaLog:
     def _fill(self, consumer: Consumer, progress: Progress, rows_max: int) -> None:
         """Consume until rows_max records are held or every range is done."""
         deadline = time.monotonic() + self.timeout_seconds
-        while progress.held < rows_max and (left := progress.unfinished()):
+        while progress.held < rows_max and progress.held_bytes < _HELD_BYTES_MAX and (left := progress.unfinished()):
             wanted = min(_CONSUME_MAX, rows_max - progress.held, sum(r.rows_max for r in left))
             if self._absorb(consumer, progress, consumer.consume(wanted, _CONSUME_SECONDS)):
                 deadline = time.monotonic() + self.timeout_seconds

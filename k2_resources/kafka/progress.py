@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from k2_core.offsets import OffsetRange
-from k2_core.records import LogBatch, Records
+from k2_core.records import Header, LogBatch, Records
 from k2_resources.kafka.client import Message
 
 Positions = Mapping[str, npt.NDArray[np.int64]]
@@ -36,7 +36,7 @@ class Progress:
             self._end[planned.topic][planned.kafka_partition] = planned.end
         self._next = {topic: starts.copy() for topic, starts in self._start.items()}
         self._held: dict[str, list[_Columns]] = defaultdict(list)
-        self.held = 0
+        self.held = self.held_bytes = 0
 
     def unfinished(self) -> list[OffsetRange]:
         """What is left to read."""
@@ -55,6 +55,7 @@ class Progress:
             inside = columns.inside(columns.offsets < ends)
             self._held[topic].append(inside)
             self.held += len(inside.messages)
+            self.held_bytes += sum(map(len, inside.messages))
 
     def reach(self, topic: str, partition: int, position: int) -> None:
         """Move one range on to a position the reader is known to have passed, no further than its end."""
@@ -66,7 +67,7 @@ class Progress:
         moved = tuple(_ranges(self._start, self._next))
         records = tuple(_records(topic, chunks) for topic, chunks in self._held.items())
         self._start = {topic: at.copy() for topic, at in self._next.items()}
-        self._held, self.held = defaultdict(list), 0
+        self._held, self.held, self.held_bytes = defaultdict(list), 0, 0
         return LogBatch(moved, tuple(of_topic for of_topic in records if len(of_topic)))
 
     def _by_topic(self, messages: list[Message]) -> Mapping[str, list[Message]]:
@@ -115,8 +116,16 @@ def _records(topic: str, chunks: Sequence[_Columns]) -> Records:
         timestamps=np.fromiter((_milliseconds(m) for m in messages), np.int64, len(messages)),
         keys=[m.key() for m in messages],
         values=[m.value() for m in messages],
-        headers=[m.headers() or [] for m in messages],
+        headers=[_headers(m) for m in messages],
     )
+
+
+def _headers(message: Message) -> list[Header]:
+    try:
+        return message.headers() or []
+    except (UnicodeDecodeError, SystemError):
+        # the client hands out no bytes of names that are not UTF-8; the record itself is none the worse
+        return [("(a header name is not UTF-8)", None)]
 
 
 def _milliseconds(message: Message) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,14 +67,18 @@ def head(lake: Lake, table: Table) -> Head:
 
 
 def read_state(at: Head, topic: str) -> State:
-    """Sequence state of one topic as the head names it. Raises Damaged when its file is gone."""
+    """Sequence state of one topic as the head names it. Raises Damaged when its file is gone or another one."""
     path = at.property(state_key(topic))
     if path is None:
         return {}
     try:
-        return state_from(pq.read_table(path, partitioning=None))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise Damaged(f"state file of {topic}: {path}: {error}") from error
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise Damaged(f"state file of {topic}: {path}: {error.strerror}") from error
+    found, named = hashlib.sha256(content).hexdigest(), PurePath(path).stem.rpartition("-")[2]
+    if found != named:
+        raise Damaged(f"state file of {topic}: {path}: SHA-256 is {found}, its name says {named}")
+    return state_from(pq.read_table(io.BytesIO(content)))
 
 
 def commit(lake: Lake, at: Head, change: Change) -> Committed:
@@ -188,9 +195,13 @@ def _write_sidecars(at: Head, change: Change) -> list[FileEntry]:
 def _write_states(at: Head, states: Mapping[str, State]) -> dict[str, FileEntry]:
     entries = {}
     for topic, state in states.items():
-        rows, path = state_table(state), _path(at, "state", "parquet")
+        rows, content = state_table(state), io.BytesIO()
         assert rows.schema.equals(STATE_SCHEMA)
-        entries[topic] = FileEntry("state", path, len(rows), write_parquet(path, rows))
+        pq.write_table(rows, content)
+        # its name holds its digest, and no name is used twice: a reader sees tampering, the fence sees every commit
+        sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+        path = f"{at.loaded.location()}/k2/state/{uuid.uuid4().hex}-{sha256}.parquet"
+        entries[topic] = FileEntry("state", path, len(rows), write_bytes(path, content.getvalue()))
     return entries
 
 

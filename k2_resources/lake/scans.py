@@ -18,7 +18,7 @@ from pyiceberg.expressions import (
 )
 
 from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
-from k2_core.verdict import Suspects
+from k2_core.verdict import Wanted
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.commit import Head
 
@@ -28,44 +28,33 @@ _VALUES_MAX = 200
 """Values of an IN list; beyond it the list costs more than it prunes."""
 
 
-def stored_revisions(at: Head, suspects: Suspects) -> pa.Table:
-    """Every stored revision of the suspects' keys: key, revision, exchange date, flags and content.
-
-    First where their own times point; then, for those the state says are stored and those whose ids are no proof,
-    over all dates of their symbols.
-    """
+def stored_revisions(at: Head, wanted: Wanted) -> pa.Table:
+    """Every stored revision of the wanted keys: key, revision, exchange date, flags and content."""
     columns = _columns(at.table)
-    if not len(suspects) or at.loaded.current_snapshot() is None:
-        return at.table.arrow_schema().empty_table().select(columns)
-    near = _keyed(at, _near(suspects), columns, suspects.message_ids)
-    missing = pc.invert(pc.is_in(suspects.message_ids, near["message_id"].combine_chunks()))
-    sought = suspects.message_ids.filter(pc.and_(missing, pa.array(suspects.elsewhere)))
-    if not len(sought):
-        return near
-    far = _keyed(at, _in("symbol", suspects.symbols), columns, sought)
-    return pa.concat_tables([near, far])
+    schema = pa.schema([at.table.arrow_schema().field(name) for name in columns])
+    if not len(wanted.message_ids) or at.loaded.current_snapshot() is None:
+        return schema.empty_table()
+    rows = at.loaded.scan(_where(wanted), selected_fields=tuple(columns)).to_arrow()
+    return rows.select(columns).cast(schema).filter(pc.is_in(rows["message_id"], wanted.message_ids))
 
 
 def _columns(table: Table) -> list[str]:
     flags = ["quality_flags"] if any(c.name == "quality_flags" for c in table.columns) else []
-    return ["message_id", "revision", "exchange_date", *flags, *table.content]
+    return list(dict.fromkeys(["message_id", "revision", "exchange_date", *flags, *table.content]))
 
 
-def _keyed(at: Head, where: BooleanExpression, columns: Sequence[str], message_ids: pa.Array) -> pa.Table:
-    rows = at.loaded.scan(where, selected_fields=tuple(dict.fromkeys(columns))).to_arrow()
-    names = list(dict.fromkeys(columns))
-    schema = pa.schema([at.table.arrow_schema().field(name) for name in names])
-    return rows.select(names).cast(schema).filter(pc.is_in(rows["message_id"], message_ids))
-
-
-def _near(suspects: Suspects) -> BooleanExpression:
-    assert suspects.time_min is not None and suspects.time_max is not None
-    return And(
-        _in("exchange_date", suspects.dates),
-        _in("symbol", suspects.symbols),
-        GreaterThanOrEqual("timestamp", (suspects.time_min - _TIME_MARGIN).isoformat()),
-        LessThanOrEqual("timestamp", (suspects.time_max + _TIME_MARGIN).isoformat()),
-    )
+def _where(wanted: Wanted) -> BooleanExpression:
+    where = _in("symbol", wanted.symbols)
+    if wanted.dates is not None:
+        where = And(where, _in("exchange_date", wanted.dates))
+    if wanted.times is not None:
+        first, last = wanted.times
+        where = And(
+            where,
+            GreaterThanOrEqual("timestamp", (first - _TIME_MARGIN).isoformat()),
+            LessThanOrEqual("timestamp", (last + _TIME_MARGIN).isoformat()),
+        )
+    return where
 
 
 def _in(column: str, values: Sequence[str | date]) -> BooleanExpression:

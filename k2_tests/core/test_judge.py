@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2_core.judge import judge, suspect
+from k2_core.judge import decide
 from k2_core.quality import Flag, Reason
 from k2_core.screen import screen
 from k2_core.verdict import DUPLICATE, REVISION, WRITTEN
@@ -29,16 +29,26 @@ class Lake:
 
     def feed_in(self, *records):
         screened = screen(self.feed, table_of(self.feed, records), TODAY)
-        suspects = suspect(self.feed, screened, self.state)
-        keys = pa.array(self.rows["message_id"].to_pylist(), pa.string())
-        stored = self.rows.filter(pa.compute.is_in(keys, suspects.message_ids))
-        verdict = judge(self.feed, screened, self.state, stored)
+        verdict = decide(self.feed, screened, self.state, self.find)
         self.state, self.rows = verdict.state, pa.concat_tables([self.rows, verdict.rows])
         self.dead += screened.dead
         self.verdicts.append(verdict)
         for event in verdict.gaps:
             self.gaps[event.gap_id] = event.state
         return verdict
+
+    def find(self, wanted):
+        """Stored rows as the real lake finds them: nothing outside the bounds that are asked for."""
+        keys, days = set(wanted.message_ids.to_pylist()), wanted.dates
+        first, last = wanted.times or (None, None)
+        kept = [
+            row["message_id"] in keys
+            and row["symbol"] in wanted.symbols
+            and (days is None or row["exchange_date"] in days)
+            and (first is None or first <= row["timestamp"] <= last)
+            for row in self.rows.to_pylist()
+        ]
+        return self.rows.filter(pa.array(kept, pa.bool_()))
 
     @property
     def stored(self):
@@ -108,6 +118,53 @@ def test_identical_prints_of_a_file_are_all_stored_and_loading_it_again_adds_non
     assert lake.rows["exchange_date"].to_pylist() == [date(2014, 3, 11)] * 3
 
 
+@pytest.mark.parametrize("feed", [TRADES_FEED, QUOTES_FEED], ids=["contiguous", "monotonic"])
+def test_a_correction_back_to_the_old_time_is_the_next_revision_of_what_was_moved_away(feed):
+    lake, made = Lake(feed), trade if feed is TRADES_FEED else quote
+    price = "price" if feed is TRADES_FEED else "bid_price"
+    for minutes, value in ((0, 1), (5 * 24 * 60, 2), (0, 3)):
+        lake.feed_in(made(7, **{price: Decimal(value)}, timestamp=NOON + timedelta(minutes=minutes)))
+    assert sorted(lake.rows["revision"].to_pylist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"message_id": "BINANCE:BTCUSDT:trade:1"},
+        {"symbol": "RIO"},
+        {"timestamp": NOON},
+        {"message_id": "ASX:BHP:quote:2014-03-11:36000.5:36.55:400:5:0"},
+    ],
+)
+def test_a_key_without_an_id_must_name_its_own_place(changes):
+    lake = Lake(ASX_FEED)
+    lake.feed_in(asx_trade("36000.5"), {**asx_trade("36000.6"), **changes})
+    assert [d.reason for d in lake.dead] == [Reason.KEY_MISMATCH]
+
+
+def test_the_same_key_moved_within_its_day_is_a_revision_however_the_deliveries_are_split():
+    moved = asx_trade("36000.5", timestamp=asx_trade("36000.5")["timestamp"] + timedelta(minutes=5))
+    together, apart = Lake(ASX_FEED), Lake(ASX_FEED)
+    together.feed_in(asx_trade("36000.5"), moved)
+    apart.feed_in(asx_trade("36000.5"))
+    apart.feed_in(moved)
+    assert together.stored == apart.stored
+    assert sorted(apart.rows["revision"].to_pylist()) == [0, 1]
+
+
+@pytest.mark.parametrize(("first", "second"), [(["a", "b"], ["a\x1fb"]), ([], [""]), (["ab"], ["a", "b"])])
+def test_condition_lists_that_only_look_alike_are_different_content(first, second):
+    lake = Lake(TRADES_FEED)
+    verdict = lake.feed_in(trade(1, trade_conditions=first), trade(1, trade_conditions=second))
+    assert verdict.outcome.tolist() == [WRITTEN, REVISION]
+
+
+def test_a_record_that_contradicts_itself_does_not_account_for_a_lost_id():
+    lake = Lake(TRADES_FEED)
+    lake.feed_in(trade(1), trade(2, exchange="EVIL"), trade(3), trade(4, message_id="x"), trade(5))
+    assert lake.open_gaps == ["binance-trades:BTCUSDT:0:2-2", "binance-trades:BTCUSDT:0:4-4"]
+
+
 def test_a_hole_opens_and_a_late_id_closes_it():
     lake = Lake(TRADES_FEED)
     lake.feed_in(trade(1), trade(5))
@@ -142,6 +199,11 @@ def test_gaps_of_one_symbol_are_not_those_of_another():
         (trade(1, source_sequence=None), Reason.MISSING_VALUE),
         (trade(-1), Reason.BAD_ID),
         (trade(1, exchange="KRAKEN"), Reason.UNKNOWN_EXCHANGE),
+        (trade(1, asset_class="options"), Reason.WRONG_ASSET_CLASS),
+        (trade(1, symbol="BTC:USDT", message_id="BINANCE:BTC:USDT:trade:1"), Reason.BAD_SYMBOL),
+        (trade(1, symbol="*", message_id="BINANCE:*:trade:1"), Reason.BAD_SYMBOL),
+        (trade(1, symbol="X" * 10_000), Reason.BAD_SYMBOL),
+        (trade(1, ingestion_timestamp=NOON.replace(year=9999)), Reason.IMPLAUSIBLE_TIME),
         (trade(1, timestamp=NOON.replace(year=2009)), Reason.IMPLAUSIBLE_TIME),
         (trade(1, timestamp=NOON.replace(year=9000)), Reason.IMPLAUSIBLE_TIME),
         (trade(1, timestamp=NOON.replace(year=2026, month=11, day=23)), Reason.IMPLAUSIBLE_TIME),
