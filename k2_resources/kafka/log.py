@@ -31,6 +31,8 @@ _CONSUME_MAX = 10_000
 """Messages taken from the client at once; nothing above helps (measured)."""
 _HELD_BYTES_MAX = 128 << 20
 """Values held for one batch: memory stays bounded and an Arrow column below its 2 GiB however long the records are."""
+_CONSUME_FIRST = 100
+"""Messages taken before their size is known; a message has a megabyte at most unless somebody raised that."""
 _CONSUME_SECONDS = 0.05
 """A call waits this long to fill up, so it is also the longest a short tail is held back."""
 
@@ -159,7 +161,8 @@ class KafkaLog:
         """Consume until rows_max records are held or every range is done."""
         deadline = time.monotonic() + self.timeout_seconds
         while progress.held < rows_max and progress.held_bytes < _HELD_BYTES_MAX and (left := progress.unfinished()):
-            wanted = min(_CONSUME_MAX, rows_max - progress.held, sum(r.rows_max for r in left))
+            room = progress.records_within(_HELD_BYTES_MAX) if progress.held else _CONSUME_FIRST
+            wanted = min(_CONSUME_MAX, rows_max - progress.held, sum(r.rows_max for r in left), room)
             if self._absorb(consumer, progress, consumer.consume(wanted, _CONSUME_SECONDS)):
                 deadline = time.monotonic() + self.timeout_seconds
             elif time.monotonic() > deadline:

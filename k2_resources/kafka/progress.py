@@ -42,6 +42,10 @@ class Progress:
         """What is left to read."""
         return _ranges(self._next, self._end)
 
+    def records_within(self, bytes_max: int) -> int:
+        """How many more records, of the average size so far, fit into so many bytes: at least one."""
+        return max(1, int((bytes_max - self.held_bytes) / max(1.0, self.held_bytes / self.held)))
+
     def next_of(self, topic: str, partition: int) -> int:
         """Offset to read next."""
         return int(self._next[topic][partition])
