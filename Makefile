@@ -44,7 +44,7 @@ pytest: setup
 	$(PY) -m pytest
 
 lock:  ## resolve requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock
+	uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate -o requirements.lock
 
 clean:  ## remove .venv and everything the embedded stack keeps in .k2
 	rm -rf .venv .k2
