@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import fastavro
 import pyarrow as pa
@@ -69,10 +70,12 @@ def quote(number: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def asx_trade(second: str, occurrence: int = 0, *, price: str = "36.55", **changes: Any) -> dict[str, Any]:
-    """One ASX print of 2014-03-11, keyed by its content."""
-    local_midnight = datetime(2014, 3, 10, 13, tzinfo=UTC)
-    key = f"2014-03-11:{second}:{price}:400:5:{occurrence}"
+def asx_trade(
+    second: str, occurrence: int = 0, *, price: str = "36.55", day: date = date(2014, 3, 11), **changes: Any
+) -> dict[str, Any]:
+    """One ASX print of one Sydney date, keyed by its content."""
+    local_midnight = datetime.combine(day, datetime.min.time(), ZoneInfo("Australia/Sydney")).astimezone(UTC)
+    key = f"{day}:{second}:{price}:400:5:{occurrence}"
     return {
         **trade(0),
         "message_id": f"ASX:BHP:trade:{key}",

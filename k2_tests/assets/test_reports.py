@@ -1,6 +1,6 @@
 """What Dagster is told after a run."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pytest
@@ -13,12 +13,10 @@ from k2_resources import clock
 from k2_tests.assets.conftest import DagsterHome
 from k2_tests.ticks import asx_trade, trade
 
-FIRST = datetime(2014, 3, 10, 13, tzinfo=UTC)
-
 
 def five_days() -> list[dict[str, object]]:
     """One ASX print on each of five dates, in one batch."""
-    return [asx_trade(f"{36000 + n}", timestamp=FIRST + timedelta(days=n, hours=10)) for n in range(5)]
+    return [asx_trade(f"{36000 + n}", day=date(2014, 3, 11 + n)) for n in range(5)]
 
 
 def mark_of(home: DagsterHome) -> Mark | None:
