@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class Lake:
         except SQLAlchemyError as error:
             raise Unreachable(f"catalog {self._named}: {error.__class__.__name__}") from error
         self.warehouse = warehouse.rstrip("/")
+        # connections wait in a pool for the next question; whoever drops a lake drops them, too
+        weakref.finalize(self, self.catalog.engine.dispose)
 
     def ensure(self, tables: Iterable[Table] = TABLES) -> None:
         """Create what does not exist yet, at warehouse/namespace/table."""
