@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -14,23 +15,25 @@ from rich.table import Table as Grid
 
 from k2_core.contracts import INGESTED, Table, table_named
 from k2_core.errors import NotFound
-from k2_core.receipts import Imbalance
+from k2_core.receipts import Committed, Imbalance, RangeCount
 from k2_resources.duck import Duck, parquet_paths, statement
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.verify import Proof, all_receipts
-from k2_resources.lake.verify import verify as prove
+from k2_resources.lake.evidence import Evidence, gather
+from k2_resources.lake.verify import Proof, prove
 from k2_resources.settings import Settings
 
 UNBALANCED = 1
 """Exit code when something does not add up; 2 is kept for what could not be proven at all."""
 _PROOF_SECONDS_MAX = 3600.0
 """A proof may take as long as the rows need; an hour is a lake far beyond one machine."""
+Place = tuple[Any, ...]
+"""Where rows are counted: sequence number of the commit, what is counted, and its log partition or exchange date."""
 
 
 @click.command()
 @click.option("--home", type=click.Path(path_type=Path), help="Home of the stack; K2_HOME otherwise.")
 @click.option("--table", "name", help="One table, e.g. trades; all otherwise.")
-@click.option("--deep", is_flag=True, help="Count the stored rows by their offsets, too.")
+@click.option("--deep", is_flag=True, help="Count the stored rows by offset, revision and date, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proofs as JSON.")
 @click.pass_context
 def verify(ctx: click.Context, home: Path | None, name: str | None, deep: bool, as_json: bool) -> None:
@@ -57,14 +60,17 @@ def verify(ctx: click.Context, home: Path | None, name: str | None, deep: bool, 
 
 def proof_of(lake: Lake, duck: Duck, table: Table, *, deep: bool = False) -> Proof:
     """Everything that can be proven of one table: metadata and files by the lake, keys and offsets by a query."""
-    proof = prove(lake, table)
-    files = lake.files(table, proof.snapshot_id) if proof.snapshot_id is not None else ()
-    paths = parquet_paths(f.path for f in files if Path(f.path).exists())
+    evidence = gather(lake, table)
+    proof = prove(evidence)
+    damaged = {finding.where for finding in proof.findings}
+    paths = parquet_paths(path for path, _ in evidence.stored if path not in damaged)
     if not paths:
         return proof
     findings = [*proof.findings, *_repeated_keys(duck, table, paths)]
     if deep:
-        findings += _lineage(lake, duck, table, paths)
+        findings += _sparse_revisions(duck, table, paths)
+        findings += _repeated_offsets(duck, table, paths)
+        findings += _misplaced(evidence, duck.fetch(statement("stored_ranges"), {"files": paths}).to_pylist())
     return replace(proof, findings=tuple(findings))
 
 
@@ -76,28 +82,66 @@ def _repeated_keys(duck: Duck, table: Table, paths: Sequence[str]) -> list[Imbal
     ]
 
 
-def _lineage(lake: Lake, duck: Duck, table: Table, paths: Sequence[str]) -> list[Imbalance]:
-    """Rows per log partition are those the receipts stored there, no offset twice, none outside what was read."""
-    expected: dict[tuple[str, int, int], list[int]] = defaultdict(lambda: [0, 1 << 63, 0])
-    for receipt in all_receipts(lake, table)[0]:
-        for r in receipt.ranges:
-            sums = expected[r.topic, r.kafka_epoch, r.kafka_partition]
-            sums[0] += r.stored
-            sums[1], sums[2] = min(sums[1], r.start), max(sums[2], r.end)
-    found = []
-    for row in duck.fetch(statement("stored_lineage"), {"files": paths}).to_pylist():
-        stored, start, end = expected.pop((row["topic"], row["kafka_epoch"], row["kafka_partition"]), [0, 0, 0])
-        where = f"{table.name} {row['topic']}[{row['kafka_partition']}] epoch {row['kafka_epoch']}"
-        if row["rows"] != stored or row["offsets"] != stored:
-            problem = f"{row['rows']} rows of {row['offsets']} offsets, but receipts stored {stored}"
-            found.append(Imbalance(where, problem))
-        if row["first_offset"] < start or row["last_offset"] >= end:
-            problem = f"offsets {row['first_offset']} to {row['last_offset']} lie outside [{start}, {end})"
-            found.append(Imbalance(where, problem))
-    lost = [(key, sums) for key, sums in expected.items() if sums[0]]
-    return found + [
-        Imbalance(f"{table.name} {key}", f"receipts stored {sums[0]} rows, none is there") for key, sums in lost
+def _sparse_revisions(duck: Duck, table: Table, paths: Sequence[str]) -> list[Imbalance]:
+    return [
+        Imbalance(f"{table.name} {row['message_id']}", f"{row['revisions']} revisions, {row['first']} to {row['last']}")
+        for row in duck.fetch(statement("sparse_revisions"), {"files": paths}).to_pylist()
     ]
+
+
+def _repeated_offsets(duck: Duck, table: Table, paths: Sequence[str]) -> list[Imbalance]:
+    return [
+        Imbalance(
+            f"{table.name} {row['topic']}[{row['kafka_partition']}] epoch {row['kafka_epoch']}",
+            f"{row['rows']} rows came from {row['offsets']} offsets",
+        )
+        for row in duck.fetch(statement("stored_lineage"), {"files": paths}).to_pylist()
+        if row["rows"] != row["offsets"]
+    ]
+
+
+def _misplaced(evidence: Evidence, parts: Sequence[Mapping[str, Any]]) -> list[Imbalance]:
+    """Rows of each commit's files: of the ranges its receipt read, as many and as many revisions, on its dates."""
+    commits = {f.path.removeprefix("file://"): c for c in evidence.history for f in c.receipt.files_of("data")}
+    rows: Counter[Place] = Counter()
+    found = []
+    for part in parts:
+        if (c := commits.get(part["file"])) is None:  # no receipt names it: a finding already
+            continue
+        at = (part["topic"], part["kafka_epoch"], part["kafka_partition"])
+        rows[c.sequence_number, "rows", *at] += part["rows"]
+        rows[c.sequence_number, "revisions", *at] += part["revisions"]
+        rows[c.sequence_number, "rows", part["exchange_date"]] += part["rows"]
+        first, last = part["first_offset"], part["last_offset"]
+        if not any(r.start <= first <= last < r.end for r in c.receipt.ranges if _at(r) == at):
+            problem = f"offsets {first} to {last} of {at[0]}[{at[2]}] epoch {at[1]} lie outside what its receipt read"
+            found.append(Imbalance(part["file"], problem))
+    told = Counter[Place]()
+    for c in evidence.history:
+        told.update(_told(c))
+    return found + [
+        Imbalance(
+            f"{evidence.table.name} commit {place[0]}",
+            f"{rows[place]} {place[1]} of {' '.join(map(str, place[2:]))} are stored, its receipt says {told[place]}",
+        )
+        for place in sorted({*rows, *told}, key=str)
+        if rows[place] != told[place]
+    ]
+
+
+def _told(c: Committed) -> Counter[Place]:
+    """What one receipt says it stored, by range and by exchange date."""
+    told = Counter[Place]()
+    for r in c.receipt.ranges:
+        told[c.sequence_number, "rows", *_at(r)] += r.stored
+        told[c.sequence_number, "revisions", *_at(r)] += r.revisions
+    for day in c.receipt.dates:
+        told[c.sequence_number, "rows", day.exchange_date] += day.rows
+    return told
+
+
+def _at(r: RangeCount) -> tuple[str, int, int]:
+    return r.topic, r.kafka_epoch, r.kafka_partition
 
 
 def _tables(lake: Lake, name: str | None) -> list[Table]:

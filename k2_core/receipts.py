@@ -164,14 +164,18 @@ def check_ranges(receipts: Iterable[Receipt]) -> list[Imbalance]:
     """
     found: list[Imbalance] = []
     at: dict[tuple[str, int], Position] = {}
+    epochs: dict[str, int] = {}
     for number, receipt in enumerate(receipts):
         for r in receipt.ranges:
             where = f"{receipt.table} receipt {number} {r.topic}[{r.kafka_partition}] [{r.start}, {r.end})"
             if not r.is_balanced:
                 parts = f"{r.written} written + {r.duplicates} duplicates + {r.revisions} revisions + {r.dead} dead"
                 found.append(Imbalance(where, f"read {r.read} records of {r.end - r.start} offsets, but {parts}"))
-            found += _continuity(receipt.kind, r, at.get((r.topic, r.kafka_partition)), where)
+            # a Kafka partition added to a known topic starts at 0; before a registration nothing may be read
+            added = Position(epochs[r.topic], 0) if r.topic in epochs else None
+            found += _continuity(receipt.kind, r, at.get((r.topic, r.kafka_partition), added), where)
             at[r.topic, r.kafka_partition] = Position(r.kafka_epoch, r.end)
+            epochs[r.topic] = r.kafka_epoch
     return found
 
 

@@ -64,6 +64,9 @@ def _collect_into(lake: Lake, table: Table, audit: Table, rows_of: Rows) -> int:
 def _collect_once(lake: Lake, table: Table, audit: Table, rows_of: Rows) -> int:
     at, source = head(lake, audit), lake.load(table)
     fresh = receipts_of(source, collected_until(at, table, source))
+    if audit is not RECEIPTS:  # a sidecar is copied after its receipt, whose version its rows name
+        told = collected_until(head(lake, RECEIPTS), table, source)
+        fresh = [committed for committed in fresh if committed.sequence_number <= told]
     if not fresh:
         return 0
     rows = rows_of(lake, table, at, fresh)

@@ -1,35 +1,30 @@
 """Prove a table from the tables alone: receipts balance, ranges are contiguous, files are what receipts say.
 
-Reads metadata, receipts and file bytes, never a row; what needs rows (unique keys) is asked of a query engine.
+Reads metadata, receipts, file bytes and the audit tables (`audited`), never a row of the table itself; what needs
+rows (unique keys) is asked of a query engine.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from pyiceberg.expressions import EqualTo
-
-from k2_core.contracts import DEAD_LETTERS, Table
-from k2_core.errors import Damaged
-from k2_core.offsets import Offsets
-from k2_core.receipts import (
-    Committed,
-    DateRows,
-    FileEntry,
-    Imbalance,
-    RangeCount,
-    Receipt,
-    check_ranges,
-    fold_offsets,
-)
+from k2_core.contracts import Table
+from k2_core.offsets import Offsets, Position
+from k2_core.receipts import Committed, FileEntry, Imbalance, Receipt, check_ranges, fold_offsets
+from k2_resources.lake.audited import audited
 from k2_resources.lake.catalog import Lake, offsets_in
 from k2_resources.lake.durable import sha256_of
-from k2_resources.lake.receipts import receipt_of, receipts_of
-from k2_resources.lake.scans import receipt_rows
+from k2_resources.lake.evidence import Evidence, gather, receipt_of_row
+from k2_resources.lake.fence import state_key
+
+__all__ = ["Proof", "all_receipts", "prove", "receipt_of_row", "verify"]
+
+_OURS = ("data", "k2/dead_letters", "k2/gaps", "k2/receipts", "k2/state")
+"""Folders of a table that only commits write to."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +46,32 @@ class Proof:
 
 
 def verify(lake: Lake, table: Table) -> Proof:
-    """Prove one table at its head. Raises NotFound when it does not exist, Damaged when a receipt is unreadable."""
-    loaded = lake.load(table)
-    state = lake.state(table)
-    assert state is not None
-    receipts, findings = all_receipts(lake, table)
+    """Prove one table at its head, while others may commit. Raises NotFound when it does not exist."""
+    return prove(gather(lake, table))
+
+
+def all_receipts(lake: Lake, table: Table) -> tuple[list[Receipt], list[Imbalance]]:
+    """All receipts in commit order; with them, every snapshot without one and every copy that does not equal its."""
+    evidence = gather(lake, table)
+    return evidence.receipts, [*evidence.findings, *audited(evidence, ())]
+
+
+def prove(evidence: Evidence) -> Proof:
+    """Weigh what was gathered: everything that does not add up is a finding, none an error."""
+    table, receipts = evidence.table, evidence.receipts
     ranges = [r for receipt in receipts for r in receipt.ranges]
-    files = lake.files(table, state.snapshot_id) if state.snapshot_id is not None else ()
-    stored = {f.path: f.rows for f in files}
-    named = {f.path: f for receipt in receipts for f in receipt.files}
-    findings += check_ranges(receipts)
-    findings += _offsets(table, receipts, offsets_in(loaded.properties))
-    findings += _files(table, named, stored)
-    findings += _snapshots(lake, table)
-    findings += _dead_letters(lake, table, receipts)
-    rows = sum(stored.values())
-    if rows != (stored_rows := sum(r.stored for r in ranges)):
-        findings.append(Imbalance(table.name, f"holds {rows} rows, but its receipts stored {stored_rows}"))
+    head, current = offsets_in(evidence.loaded.properties), evidence.loaded.current_snapshot()
+    rows = sum(n for _, n in evidence.stored)
+    findings = [*evidence.findings, *check_ranges(receipts), *_registrations(evidence), *_sums(evidence)]
+    findings += _offsets(table, receipts, head)
+    files = [*_files(evidence), *_bytes(evidence)]
+    findings += [*files, *_states(evidence), *audited(evidence, {f.where for f in files})]
+    if rows != (told := sum(r.stored for r in ranges)):
+        findings.append(Imbalance(table.name, f"holds {rows} rows, but its receipts stored {told}"))
     return Proof(
         table=table.name,
-        snapshot_id=state.snapshot_id,
-        version=state.offsets.version,
+        snapshot_id=current.snapshot_id if current else None,
+        version=head.version,
         receipts=len(receipts),
         read=sum(r.read for r in ranges),
         written=sum(r.written for r in ranges),
@@ -79,126 +79,137 @@ def verify(lake: Lake, table: Table) -> Proof:
         revisions=sum(r.revisions for r in ranges),
         dead=sum(r.dead for r in ranges),
         rows=rows,
-        orphans=_orphans(loaded.location(), {*named, *stored}),
+        orphans=_orphans(evidence),
         findings=tuple(findings),
     )
 
 
-def all_receipts(lake: Lake, table: Table) -> tuple[list[Receipt], list[Imbalance]]:
-    """All receipts in commit order: the collected ones, then what the collector has not reached.
-
-    With them, every collected one that differs from its receipt file.
-    """
-    rows = receipt_rows(lake, table).to_pylist()
-    findings = [
-        Imbalance(f"audit.receipts {table.name} {row['sequence_number']}", "is there more than once")
-        for row, following in itertools.pairwise(rows)
-        if row["sequence_number"] == following["sequence_number"]
-    ]
-    last = rows[-1]["sequence_number"] if rows else 0
-    collected = [receipt_of_row(row) for row in rows]
-    retained = {c.sequence_number: c for c in receipts_of(lake.load(table))}
-    for row, receipt in zip(rows, collected, strict=True):
-        original = retained.get(row["sequence_number"])
-        if original is not None and not _same(original, receipt):
-            where = f"audit.receipts {table.name} {row['sequence_number']}"
-            findings.append(Imbalance(where, "differs from its receipt file"))
-    return [*collected, *(c.receipt for s, c in sorted(retained.items()) if s > last)], findings
+def _registrations(e: Evidence) -> list[Imbalance]:
+    """A registration reads nothing, and never moves a Kafka partition that has a place already."""
+    found: list[Imbalance] = []
+    at: dict[tuple[str, int], Position] = {}
+    for c in e.history:
+        for r in c.receipt.ranges:
+            place, before = Position(r.kafka_epoch, r.start), at.get((r.topic, r.kafka_partition))
+            where = f"{_where(c)} {r.topic}[{r.kafka_partition}]"
+            if c.receipt.kind == "register" and r.start != r.end:
+                found.append(Imbalance(where, f"registers the offsets [{r.start}, {r.end}) as read"))
+            if c.receipt.kind == "register" and before not in (None, place):
+                found.append(Imbalance(where, f"is registered a second time, at {place}; it was at {before}"))
+            at[r.topic, r.kafka_partition] = Position(r.kafka_epoch, r.end)
+    return found
 
 
-def _same(original: Committed, receipt: Receipt) -> bool:
-    return replace(original.receipt, contract_version="") == replace(receipt, contract_version="")
+def _sums(e: Evidence) -> list[Imbalance]:
+    """What a receipt counted is what its own files and dates hold."""
+    found = []
+    for c in e.history:
+        receipt = c.receipt
+        told = {
+            "data files": (sum(f.rows for f in receipt.files_of("data")), receipt.rows_stored, "stored"),
+            "dates": (sum(d.rows for d in receipt.dates), receipt.rows_stored, "stored"),
+            "sidecars": (sum(f.rows for f in receipt.files_of("dead_letters")), receipt.dead, "counted dead"),
+        }
+        found += [
+            Imbalance(_where(c), f"its {name} hold {rows} rows, its ranges {verb} {counted}")
+            for name, (rows, counted, verb) in told.items()
+            if rows != counted
+        ]
+    return found
 
 
-def receipt_of_row(row: dict[str, Any]) -> Receipt:
-    """A row of audit.receipts as the receipt it was copied from; the contract version is not copied."""
-    return Receipt(
-        table=row["table_name"],
-        kind=row["kind"],
-        run_id=row["run_id"],
-        code_version=row["code_version"],
-        contract_version="",
-        ranges=tuple(RangeCount(**r) for r in row["ranges"]),
-        schema_ids=tuple(row["schema_ids"]),
-        files=tuple(FileEntry(**f) for f in row["files"]),
-        dates=tuple(DateRows(**d) for d in row["dates"]),
-        reverted=row["reverted"],
-        precision_upgrades=row["precision_upgrades"],
-        who=row["who"],
-        why=row["why"],
-    )
+def _where(c: Committed) -> str:
+    return f"{c.receipt.table} commit {c.sequence_number}"
 
 
-def _offsets(table: Table, receipts: Sequence[Receipt], head: Offsets) -> list[Imbalance]:
+def _offsets(table: Table, receipts: Iterable[Receipt], head: Offsets) -> list[Imbalance]:
     folded = Offsets()
     try:
         for receipt in receipts:
             folded = fold_offsets(folded, receipt)
     except ValueError as error:
         return [Imbalance(table.name, f"a receipt goes back: {error}")]
-    if folded == head:
-        return []
-    differ = sorted(k for k in {*folded.positions, *head.positions} if folded.positions.get(k) != head.positions.get(k))
     at, end = head.positions, folded.positions
     return [
         Imbalance(f"{t}[{p}]", f"{table.name} is at {at.get((t, p))}, its receipts end at {end.get((t, p))}")
-        for t, p in differ
+        for t, p in sorted({*at, *end})
+        if at.get((t, p)) != end.get((t, p))
     ]
 
 
-def _files(table: Table, named: dict[str, FileEntry], stored: dict[str, int]) -> list[Imbalance]:
-    """Every named data file is in the table with its rows, every file there is named, all bytes are as written."""
-    data = {path: entry for path, entry in named.items() if entry.kind == "data"}
-    strangers, lost = sorted(stored.keys() - data.keys()), sorted(data.keys() - stored.keys())
-    found = [Imbalance(path, f"is in {table.name} but no receipt names it") for path in strangers]
-    found += [Imbalance(path, f"a receipt names it, but {table.name} lost it") for path in lost]
-    for path, entry in sorted(named.items()):
-        if entry.kind == "data" and stored.get(path, entry.rows) != entry.rows:
-            found.append(Imbalance(path, f"holds {stored[path]} rows, its receipt says {entry.rows}"))
-        if entry.kind != "state":
-            found += _bytes(path, entry)
+def _files(e: Evidence) -> list[Imbalance]:
+    """Every named data file is in the table once with its rows, and every file there is named."""
+    named = {f.path: f.rows for receipt in e.receipts for f in receipt.files_of("data")}
+    stored, times = dict(e.stored), Counter(path for path, _ in e.stored)
+    strangers, lost = sorted(stored.keys() - named.keys()), sorted(named.keys() - stored.keys())
+    return [
+        *(Imbalance(path, f"is in {e.table.name} but no receipt names it") for path in strangers),
+        *(Imbalance(path, f"a receipt names it, but {e.table.name} lost it") for path in lost),
+        *(Imbalance(path, f"is in {e.table.name} {n} times") for path, n in sorted(times.items()) if n > 1),
+        *(
+            Imbalance(path, f"holds {stored[path]} rows, its receipt says {rows}")
+            for path, rows in sorted(named.items())
+            if stored.get(path, rows) != rows
+        ),
+    ]
+
+
+def _bytes(e: Evidence) -> list[Imbalance]:
+    """Data files and sidecars are there, and as they were written; of state files only the head's need be."""
+    found: list[Imbalance] = []
+    for c in e.history:
+        for entry in c.receipt.files:
+            is_expired = entry.kind != "data" and e.may_be_gone(c) and not Path(entry.path).exists()
+            if entry.kind != "state" and not is_expired:
+                found += _altered(entry)
     return found
 
 
-def _bytes(path: str, entry: FileEntry) -> list[Imbalance]:
+def _altered(entry: FileEntry) -> list[Imbalance]:
     try:
-        digest = sha256_of(path)
+        digest = sha256_of(entry.path)
     except OSError as error:
-        return [Imbalance(path, f"{error.strerror}; its receipt names it as {entry.kind}")]
-    return [] if digest == entry.sha256 else [Imbalance(path, f"SHA-256 is {digest}, its receipt says {entry.sha256}")]
+        return [Imbalance(entry.path, f"{error.strerror}; its receipt names it as {entry.kind}")]
+    if digest == entry.sha256:
+        return []
+    return [Imbalance(entry.path, f"SHA-256 is {digest}, its receipt says {entry.sha256}")]
 
 
-def _snapshots(lake: Lake, table: Table) -> list[Imbalance]:
-    loaded = lake.load(table)
-    found = []
-    for snapshot in loaded.metadata.snapshots:
-        try:
-            if receipt_of(loaded, snapshot) is None:
-                found.append(Imbalance(f"{table.name} snapshot {snapshot.snapshot_id}", "carries no K2 receipt"))
-        except Damaged as error:
-            found.append(Imbalance(f"{table.name} snapshot {snapshot.snapshot_id}", str(error)))
-    return found
+def _states(e: Evidence) -> list[Imbalance]:
+    """The state file the head names for a topic is of the newest commit that wrote one for it, and as written.
+
+    A receipt does not say which topic a state file is of: it holds one for each topic with records whose feed keeps
+    a state, so that it holds as many as such topics of it have a state at the head.
+    """
+    topics = {r.topic for receipt in e.receipts for r in receipt.ranges}
+    head = {t: path for t in sorted(topics) if (path := e.loaded.properties.get(state_key(t))) is not None}
+    newest: dict[str, Committed] = {}
+    lost: list[Imbalance] = []
+    for c in e.history:
+        read, written = {r.topic for r in c.receipt.ranges if r.read}, c.receipt.files_of("state")
+        if len(written) > len(read & head.keys()):
+            told = ", ".join(sorted(read - head.keys()))
+            lost = [Imbalance(f"{_where(c)} {told}", f"wrote {len(written)} state files; the head names fewer of them")]
+        if len(written) >= len(read & head.keys()):
+            newest.update(dict.fromkeys(read & head.keys(), c))
+    return [*lost, *chain.from_iterable(_state(t, path, newest.get(t)) for t, path in head.items())]
 
 
-def _dead_letters(lake: Lake, table: Table, receipts: Sequence[Receipt]) -> list[Imbalance]:
-    """Dead letters counted in collected receipts are in audit.dead_letters, each once."""
-    columns = ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")
-    letters = lake.load(DEAD_LETTERS).scan(EqualTo("table_name", table.name), selected_fields=columns).to_arrow()
-    found = len(letters)
-    different = len(letters.group_by(list(columns)).aggregate([]))
-    expected = sum(r.dead for r in receipts)
-    problems = []
-    if different != found:
-        problems.append(Imbalance("audit.dead_letters", f"{found - different} letters of {table.name} are there twice"))
-    if found != expected:
-        problems.append(
-            Imbalance("audit.dead_letters", f"{found} letters of {table.name}; its receipts count {expected}")
-        )
-    return problems
+def _state(topic: str, path: str, c: Committed | None) -> list[Imbalance]:
+    entry = next((f for f in c.receipt.files_of("state") if f.path == path), None) if c else None
+    if entry is None:
+        told = f"{_where(c)} wrote another" if c else "no receipt names one"
+        return [Imbalance(path, f"the head names it as the state of {topic}, but {told}")]
+    return _altered(entry)
 
 
-def _orphans(location: str, named: set[str]) -> int:
-    """Files that no receipt names: what a killed writer left behind. Harmless; counted, not a finding."""
-    root = Path(location)
-    here = (str(p) for folder in ("data", "k2/dead_letters", "k2/gaps") for p in (root / folder).rglob("*.parquet"))
-    return sum(1 for path in here if path not in named)
+def _orphans(e: Evidence) -> int:
+    """Files that nothing names: what a killed writer left behind. Harmless; counted, not a finding."""
+    named: set[str] = {path for path, _ in e.stored}
+    for c in (*e.history, *e.former):
+        named |= {c.path, *(f.path for f in c.receipt.files)}
+    return sum(1 for path in _files_of(Path(e.loaded.location())) if str(path) not in named)
+
+
+def _files_of(location: Path) -> Collection[Path]:
+    return [path for folder in _OURS for path in (location / folder).rglob("*") if path.is_file()]

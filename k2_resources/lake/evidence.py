@@ -1,0 +1,135 @@
+"""What a proof is made from: a table and the audit tables, each loaded once, and its receipts in commit order.
+
+A proof may run while others commit. The audit tables are loaded before the table itself, so that every receipt they
+say they hold is in the history found after; what was committed since is beyond their collected key and not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyiceberg.expressions import EqualTo
+from pyiceberg.table import Table as IcebergTable
+
+from k2_core.contracts import AUDIT, RECEIPTS, Table
+from k2_core.errors import Damaged
+from k2_core.receipts import Committed, DateRows, FileEntry, Imbalance, RangeCount, Receipt
+from k2_resources.lake.catalog import Lake
+from k2_resources.lake.collect import collected_until
+from k2_resources.lake.commit import Head, head
+from k2_resources.lake.receipts import ordered_snapshots, receipt_of
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One table at its head, and what the audit tables held just before.
+
+    stored: path and rows of every data file of the head, as often as the head holds it. originals: the receipts of
+    retained snapshots, by sequence number. copies: the rows of audit.receipts. history: all receipts in commit order,
+    originals where there are any, copies otherwise. former: receipts of dropped tables that had this name. findings:
+    snapshots without a readable receipt.
+    """
+
+    table: Table
+    loaded: IcebergTable
+    audits: Mapping[str, Head]
+    stored: tuple[tuple[str, int], ...]
+    history: tuple[Committed, ...]
+    originals: Mapping[int, Committed]
+    copies: tuple[Row, ...]
+    former: tuple[Committed, ...]
+    findings: tuple[Imbalance, ...]
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        return [c.receipt for c in self.history]
+
+    def until(self, audit: Table) -> int:
+        """Sequence number of the last receipt an audit table says it holds."""
+        return collected_until(self.audits[audit.name], self.table, self.loaded)
+
+    def collected(self, audit: Table) -> list[Committed]:
+        """The receipts whose rows an audit table holds."""
+        until = self.until(audit)
+        return [c for c in self.history if c.sequence_number <= until]
+
+    def may_be_gone(self, committed: Committed) -> bool:
+        """Whether its sidecars may: the snapshot expired, and every audit table holds a copy."""
+        is_copied = all(committed.sequence_number <= self.until(audit) for audit in AUDIT)
+        return is_copied and committed.sequence_number not in self.originals
+
+
+def gather(lake: Lake, table: Table) -> Evidence:
+    """Load everything a proof needs, once. Raises NotFound."""
+    audits = {audit.name: head(lake, audit) for audit in reversed(AUDIT)}
+    loaded = lake.load(table)
+    originals, findings = _originals(table, loaded)
+    of_name = audits[RECEIPTS.name].loaded.scan(EqualTo("table_name", table.name)).to_arrow()
+    rows = of_name.sort_by("sequence_number").to_pylist()
+    copies = [row for row in rows if row["table_uuid"] == str(loaded.metadata.table_uuid)]
+    receipts = {row["sequence_number"]: committed_of_row(row) for row in copies} | originals
+    return Evidence(
+        table=table,
+        loaded=loaded,
+        audits=audits,
+        stored=tuple((t.file.file_path, t.file.record_count) for t in loaded.scan().plan_files()),
+        history=tuple(receipts[number] for number in sorted(receipts)),
+        originals=originals,
+        copies=tuple(copies),
+        former=tuple(committed_of_row(row) for row in rows if row["table_uuid"] != str(loaded.metadata.table_uuid)),
+        findings=tuple(findings),
+    )
+
+
+def _originals(table: Table, loaded: IcebergTable) -> tuple[dict[int, Committed], list[Imbalance]]:
+    """Receipts of the retained snapshots by sequence number; a snapshot without a readable one is a finding."""
+    found: dict[int, Committed] = {}
+    findings = []
+    for snapshot in ordered_snapshots(loaded):
+        where = f"{table.name} snapshot {snapshot.snapshot_id}"
+        try:
+            committed = receipt_of(loaded, snapshot)
+        except (Damaged, ValueError, TypeError, KeyError) as error:
+            findings.append(Imbalance(where, f"its receipt cannot be read: {error}"))
+            continue
+        if committed is None:
+            findings.append(Imbalance(where, "carries no K2 receipt"))
+        else:
+            found[committed.sequence_number] = committed
+    return found, findings
+
+
+def committed_of_row(row: Row) -> Committed:
+    """A row of audit.receipts as the commit it tells of; its time is the running maximum."""
+    return Committed(
+        receipt_of_row(row),
+        row["table_uuid"],
+        row["snapshot_id"],
+        row["sequence_number"],
+        row["commit_time"],
+        row["receipt_path"],
+        row["receipt_sha256"],
+    )
+
+
+def receipt_of_row(row: Row) -> Receipt:
+    """A row of audit.receipts as the receipt it was copied from; the contract version is not copied."""
+    return Receipt(
+        table=row["table_name"],
+        kind=row["kind"],
+        run_id=row["run_id"],
+        code_version=row["code_version"],
+        contract_version="",
+        ranges=tuple(RangeCount(**r) for r in row["ranges"]),
+        schema_ids=tuple(row["schema_ids"]),
+        files=tuple(FileEntry(**f) for f in row["files"]),
+        dates=tuple(DateRows(**d) for d in row["dates"]),
+        reverted=row["reverted"],
+        precision_upgrades=row["precision_upgrades"],
+        who=row["who"],
+        why=row["why"],
+    )
