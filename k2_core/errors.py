@@ -13,10 +13,15 @@
     ├── BadInput               a file or a request cannot be understood as a whole
     ├── NotFound               something named does not exist
     ├── AlreadyRunning         another stack holds this home
-    └── Damaged                a stored file is missing or differs from its receipt
+    ├── Damaged                a stored file is missing or differs from its receipt
+    ├── QueryTimeout, QueryTooLarge, QueryStopped    in k2_resources.duck: a query that was not let run to its end
+    └── Tripped                in k2_resources.failpoints: a test stopped the protocol at a named place
 
 Data problems (a bad record, a gap, a duplicate) are values, never exceptions: see `judge` and `decode`.
 """
+
+
+from __future__ import annotations
 
 
 class K2Error(Exception):
