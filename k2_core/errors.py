@@ -20,7 +20,6 @@
 Data problems (a bad record, a gap, a duplicate) are values, never exceptions: see `judge` and `decode`.
 """
 
-
 from __future__ import annotations
 
 
