@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,21 +69,28 @@ def _stay(settings: Settings, stack: subprocess.Popen[str]) -> None:
 def _running_stack(settings: Settings) -> Iterator[subprocess.Popen[str]]:
     """`k2 up` as a child, ready when it says so, stopped in order whatever happens.
 
-    Ctrl-C at the terminal reaches it directly; otherwise it is asked to end.
+    It has a session of its own: Ctrl-C at the terminal reaches the tour alone, which asks the stack once to end, and
+    once more for each further Ctrl-C. Should the tour be killed, the stack ends with it.
     """
     click.echo("Starting the embedded stack (broker, registry, Dagster, API) ...")
-    command = [sys.executable, "-m", "k2_cli.main", "up", "--home", str(settings.home)]
-    stack = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    up = (sys.executable, "-m", "k2_cli.main", "up", "--home", str(settings.home))
+    tied = (sys.executable, "-m", "k2_resources.tether", "exec", str(os.getpid()), *up)
+    stack = subprocess.Popen(tied, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         _await_ready(stack)
         yield stack
     finally:
-        if stack.poll() is None:
-            stack.terminate()
-        with suppress(KeyboardInterrupt):
-            stack.wait(STOP_SECONDS_MAX)
-        assert stack.stdout is not None
-        stack.stdout.close()
+        _stop(stack)
+
+
+def _stop(stack: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while stack.poll() is None and time.monotonic() < deadline:
+        stack.terminate()
+        with suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
+            stack.wait(deadline - time.monotonic())
+    assert stack.stdout is not None
+    stack.stdout.close()
 
 
 def _await_ready(stack: subprocess.Popen[str]) -> None:
