@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 
 from k2_api.cursors import CursorBox
 from k2_api.observe import Observer, RequestMetrics
@@ -42,7 +43,8 @@ def create_app(settings: Settings, lake: LakeView | None = None) -> FastAPI:
         yield
         duck.close()
 
-    app = FastAPI(title="K2", summary=SUMMARY, version=version("k2-platform"), lifespan=lifespan)
+    # its pages bring their scripts along: a laptop without a network still shows them
+    app = FastAPIOffline(title="K2", summary=SUMMARY, version=version("k2-platform"), lifespan=lifespan)
     app.state.settings = settings
     app.state.api_key = api_key
     app.state.metrics = RequestMetrics(app.version)

@@ -390,3 +390,11 @@ def test_the_oracle_is_not_trivial(rows: list[Row]) -> None:
     ties = sum(a["timestamp"] == b["timestamp"] for a, b in itertools.pairwise(newest))
     moved = {r["message_id"] for r in rows if r["revision"]}
     assert ties > 100 and len(moved) > 100
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_documentation_pages_bring_their_scripts_along(client: httpx.Client, path: str) -> None:
+    page = client.get(path).text
+    scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
+    assert scripts
+    assert all(script.startswith("/") and client.get(script).status_code == 200 for script in scripts)
