@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2 as httpx
+import hypothesis
 import pytest
 
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.settings import Settings, load_feeds
+
+# machines are shared and noisy: how long an example takes says nothing about it
+hypothesis.settings.register_profile("k2", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("k2")
 
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
