@@ -17,7 +17,9 @@ from k2_core.contracts import QUOTES, TRADES, Table
 from k2_core.feeds import Feed
 from k2_resources.settings import Settings, load_feeds
 
-FEEDS: dict[str, Feed] = {feed.name: feed for feed in load_feeds(Settings())}
+# the project's own feeds, whatever the environment of a process that a test has forked says
+_OWN = Settings(config=Settings.model_fields["config"].default)
+FEEDS: dict[str, Feed] = {feed.name: feed for feed in load_feeds(_OWN)}
 NOON = datetime(2024, 8, 8, 12, tzinfo=UTC)
 
 
