@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import httpx2 as httpx
 import hypothesis
 import pytest
 
+from k2_cli.services import any_free as free_port
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.settings import Settings, load_feeds
 
@@ -70,11 +70,3 @@ def stop(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

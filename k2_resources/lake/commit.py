@@ -50,7 +50,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Change:
-    """All that one commit brings. `properties` are further k2.* keys to set; `relied_on` further keys to fence."""
+    """All that one commit brings. `properties` are further k2.* keys to set; what a commit sets is fenced, too."""
 
     receipt: Receipt
     rows: pa.Table | None = None
