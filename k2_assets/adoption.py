@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from k2_assets.engine import Engine
-from k2_assets.planning import registered
 from k2_core.contracts import Table
+from k2_core.protocol.planning import registered
 from k2_resources.embedded_broker import watermarks_file
-from k2_resources.lake.commit import head
 
 WHO = "k2 up"
 
@@ -42,7 +41,7 @@ def register_and_adopt(engine: Engine, table: Table, run_id: str) -> Adopted | N
 
 def loss(engine: Engine, table: Table, topics: Mapping[str, str]) -> str:
     """Say what was acknowledged and never ingested. topics: topic -> the incarnation whose offsets are stored."""
-    at = head(engine.lake, table)
+    at = engine.lake.head(table)
     unknown, said = [], []
     for topic, incarnation in sorted(topics.items()):
         recorded = _recorded(engine.settings.home, incarnation)
@@ -64,7 +63,7 @@ def loss(engine: Engine, table: Table, topics: Mapping[str, str]) -> str:
 
 def _changed(engine: Engine, table: Table) -> dict[str, str]:
     """Topics that are others now -> the incarnation they had."""
-    at = head(engine.lake, table)
+    at = engine.lake.head(table)
     found = {}
     for topic, incarnation in engine.kafka.incarnation(engine.topics(table)).items():
         known = registered(at, topic)

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2_core.contracts import CONTRACT_VERSION, DEAD_LETTERS, GAPS, Table
-from k2_core.decode import Dead, Decoded, Decoder, decode, schema_id_of
+from k2_core.decode import Dead, Decoded, schema_id_of
 from k2_core.exchange_dates import PLAUSIBLE_US
 from k2_core.feeds import Feed
 from k2_core.judge import decide
@@ -48,14 +48,13 @@ def judge_records(
     feed: Feed,
     records: Records,
     *,
+    decoded: Decoded,
     epoch: int,
-    decoder_of: Callable[[int], Decoder | None],
     state: State,
     stored: StoredRows,
     today: date,
 ) -> Judged:
-    """Decide every record of one topic."""
-    decoded = decode(records, feed.table, decoder_of)
+    """Decide every record of one topic; decoded is what was made of these records."""
     rows = _with_lineage(decoded, records, epoch)
     screened = screen(feed, rows, today)
     verdict = decide(feed, screened, state, stored)
@@ -132,8 +131,9 @@ def dead_letter_rows(table: Table, judged: Sequence[Judged]) -> pa.Table:
 
 def _dead_letter(table: Table, judged: Judged, dead: Dead) -> dict[str, object]:
     records, i = judged.records, dead.index
-    sent_ms = int(records.timestamps[i])
-    headers = [[name, None if v is None else base64.b64encode(v).decode()] for name, v in records.headers[i]]
+    envelope = records.envelopes[i]
+    sent_ms = envelope.timestamp_ms
+    headers = [[name, None if v is None else base64.b64encode(v).decode()] for name, v in envelope.headers]
     return {
         "table_name": table.name,
         "kafka_topic": records.topic,
@@ -141,7 +141,7 @@ def _dead_letter(table: Table, judged: Judged, dead: Dead) -> dict[str, object]:
         "kafka_partition": int(records.kafka_partitions[i]),
         "kafka_offset": int(records.offsets[i]),
         "kafka_timestamp": sent_ms * 1_000 if 0 <= sent_ms * 1_000 < PLAUSIBLE_US[1] else None,
-        "key": records.keys[i],
+        "key": envelope.key,
         "value": records.values[i],
         "headers": json.dumps(headers),
         "schema_id": dead.schema_id,

@@ -14,13 +14,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from k2_assets.engine import Engine, open_engine
 from k2_assets.ingest import ingest_config
-from k2_assets.planning import Plan
 from k2_assets.reports import unreported
 from k2_assets.runs import ATTEMPT_TAG, DIED_TAG, START_TAG, TABLE_TAG, UNDER_WAY, fail_dead_runs
 from k2_assets.topics import observe
 from k2_core.contracts import Table
 from k2_core.errors import Halted, K2Error
 from k2_core.offsets import OffsetRange
+from k2_core.protocol.planning import Plan
 from k2_resources import clock
 from k2_resources.bindings import K2Resource
 from k2_resources.settings import Settings

@@ -246,7 +246,7 @@ RECEIPTS = Table(
         Column("sequence_number", pa.int64(), "Iceberg sequence number: the order of commits."),
         Column("snapshot_id", pa.int64(), "Snapshot the commit made."),
         Column("commit_time", TIMESTAMP, "Commit time: running maximum of snapshot timestamps.", unit="µs UTC"),
-        Column("kind", pa.string(), "batch, register, adopt, accept_loss or maintenance."),
+        Column("kind", pa.string(), "batch, register, adopt, accept_loss, resume or maintenance."),
         Column("run_id", pa.string(), "Run that committed."),
         Column("code_version", pa.string(), "K2 version that committed."),
         Column("schema_ids", _list(pa.int32()), "Writer schema ids met in the batch."),
@@ -259,7 +259,7 @@ RECEIPTS = Table(
         Column("precision_upgrades", pa.int64(), "Duplicates that differ in time unit only."),
         Column("receipt_path", pa.string(), "The receipt file."),
         Column("receipt_sha256", pa.string(), "Its SHA-256."),
-        Column("who", pa.string(), "Operator of an adopt or accept_loss.", nullable=True),
+        Column("who", pa.string(), "Operator of an adopt, accept_loss or resume.", nullable=True),
         Column("why", pa.string(), "Their reason.", nullable=True),
     ),
 )

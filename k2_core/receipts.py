@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from k2_core.offsets import Offsets, Position
 
-Kind = Literal["batch", "register", "adopt", "accept_loss", "maintenance"]
+Kind = Literal["batch", "register", "adopt", "accept_loss", "resume", "maintenance"]
 FileKind = Literal["data", "dead_letters", "gaps", "state"]
 
 SUMMARY_BYTES_MAX = 8_000

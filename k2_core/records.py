@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,19 +14,26 @@ Header = tuple[str, bytes | None]
 
 
 @dataclass(frozen=True)
+class Envelope:
+    """What came around one value. timestamp_ms: milliseconds since the epoch, -1 where the log holds none."""
+
+    key: bytes | None
+    headers: tuple[Header, ...]
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
 class Records:
     """Records of one topic, any mix of its Kafka partitions, offset order within each.
 
-    All columns have the same length n. timestamps: milliseconds since the epoch, -1 where the log holds none.
+    All columns have the same length n. envelopes: only dead letters ask for them, so a reader may open them late.
     """
 
     topic: str
     kafka_partitions: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
-    timestamps: npt.NDArray[np.int64]
-    keys: list[bytes | None]
     values: list[bytes | None]
-    headers: list[list[Header]]
+    envelopes: Sequence[Envelope]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -39,10 +46,8 @@ class Records:
             self.topic,
             self.kafka_partitions[kept],
             self.offsets[kept],
-            self.timestamps[kept],
-            [self.keys[i] for i in at],
             [self.values[i] for i in at],
-            [self.headers[i] for i in at],
+            [self.envelopes[i] for i in at],
         )
 
 

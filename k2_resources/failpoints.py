@@ -29,6 +29,9 @@ NAMES = (
 )
 """The steps of the commit protocol, in order. Each name says what has just happened, or is about to (-ing)."""
 
+ACTIONS = ("kill", "raise", "pause")
+"""kill: as if the power went. raise: as if a call failed. pause: until somebody continues the process."""
+
 
 class Tripped(K2Error):
     """Raised when an armed failpoint of kind `raise` is reached."""
@@ -41,7 +44,7 @@ _reached: dict[str, int] = {}
 
 
 def arm(text: str) -> None:
-    """Arm `name[:nth][:kill|raise]`, or disarm all with an empty text. Raises Misconfigured."""
+    """Arm `name[:nth][:kill|raise|pause]`, or disarm all with an empty text. Raises Misconfigured."""
     _armed.clear()
     _reached.clear()
     if not text:
@@ -49,8 +52,9 @@ def arm(text: str) -> None:
     name, *rest = text.split(":")
     nth = int(rest.pop(0)) if rest and rest[0].isdigit() else 1
     action = rest.pop(0) if rest else "kill"
-    if name not in NAMES or action not in ("kill", "raise") or rest:
-        raise Misconfigured(f"K2_FAILPOINT={text}: expected name[:nth][:kill|raise] with a name of {', '.join(NAMES)}")
+    if name not in NAMES or action not in ACTIONS or rest:
+        expected = f"name[:nth][:{'|'.join(ACTIONS)}] with a name of {', '.join(NAMES)}"
+        raise Misconfigured(f"K2_FAILPOINT={text}: expected {expected}")
     _armed[name] = (nth, action)
 
 
@@ -64,4 +68,4 @@ def reach(name: str) -> None:
         return
     if action == "raise":
         raise Tripped(f"failpoint {name} reached for the {nth}. time")
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)

@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     rows_per_commit: int = Field(100_000, gt=0, description="Records of one commit at most.")
     batch_rows_min: int = Field(50_000, gt=0, description="Waiting records that start a run at once.")
     batch_age_seconds: float = Field(4.0, ge=0, description="Age of the lag that starts a run whatever its size.")
+    commit_age_seconds_max: float = Field(10.0, gt=0, description="Records read wait this long for a commit at most.")
+    memory_bytes_max: int = Field(
+        512 << 20, ge=64 << 20, description="Bytes an ingest run may hold, whatever the backlog."
+    )
     run_rows_max: int = Field(1_000_000, gt=0, description="Records one run takes at most.")
     kafka_timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for an answer of the broker.")
     embedded_backlog_bytes_max: int = Field(
@@ -50,7 +54,7 @@ class Settings(BaseSettings):
         description="Unconsumed bytes a producer leaves in one embedded Kafka partition; it drops beyond 5 MiB.",
     )
     run_dates_max: int = Field(200, gt=0, description="Exchange dates one run reports at most.")
-    failpoint: str = Field("", description="Stop the commit protocol at name[:nth][:kill|raise]; tests only.")
+    failpoint: str = Field("", description="Stop the commit protocol at name[:nth][:kill|raise|pause]; tests only.")
     query_threads: int = Field(2, gt=0, description="DuckDB cursors that run at the same time.")
     query_memory: str = Field("2GB", description="Memory DuckDB may use.")
     query_seconds_max: float = Field(30.0, gt=0, description="Deadline of one API query.")

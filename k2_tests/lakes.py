@@ -12,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from k2_core.contracts import DEAD_LETTERS, GAPS, TABLES, TRADES, Table
+from k2_core.keys import topic_key
+from k2_core.protocol import collect as collecting
+from k2_core.protocol import commit as committing
+from k2_core.protocol.ports import Change, Head
 from k2_core.receipts import Committed, DateRows, RangeCount, Receipt
 from k2_core.sequences import Intervals, ScopeState
+from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.collect import collect
-from k2_resources.lake.commit import Change, commit, head
-from k2_resources.lake.fence import topic_key
+from k2_resources.lake.ledger import IcebergLedger
 from k2_resources.settings import Settings
 from k2_tests.ticks import FEEDS, table_of, trade
 
@@ -33,6 +36,16 @@ def new_lake(home: Path) -> Lake:
     lake = Lake(settings.catalog(), settings.warehouse_path())
     lake.ensure(TABLES)
     return lake
+
+
+def commit(lake: Lake, at: Head, change: Change) -> Committed:
+    """Commit a change by the protocol."""
+    return committing.commit(IcebergLedger(lake), at, change).committed
+
+
+def collect(lake: Lake, table: Table) -> int:
+    """Collect what is not collected yet, by the protocol."""
+    return collecting.collect(IcebergLedger(lake), table, reach)
 
 
 def full_lake(home: Path) -> Lake:
@@ -66,12 +79,12 @@ def register(lake: Lake, at: int = 0, end: int | None = None) -> Committed:
     """Accept an offset as the start of the topic."""
     counted = RangeCount(TOPIC, 0, 0, at, at if end is None else end)
     receipt = Receipt(TRADES.name, "register", "run", "0", "1", (counted,))
-    return commit(lake, head(lake, TRADES), Change(receipt, properties={topic_key(TOPIC): "{}"}))
+    return commit(lake, lake.head(TRADES), Change(receipt, properties={topic_key(TOPIC): "{}"}))
 
 
 def put(lake: Lake, batch: Batch) -> Committed:
     """Commit one batch."""
-    at = head(lake, TRADES)
+    at = lake.head(TRADES)
     start = at.offsets.positions[TOPIC, 0].next
     stored = [*batch.trades, *batch.revisions]
     read = len(stored) + len(batch.letters)

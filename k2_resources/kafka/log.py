@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -29,8 +30,12 @@ INCARNATION_TOPIC = "k2.incarnation"
 """Where the embedded broker says which one it is; a real cluster has an id instead."""
 _CONSUME_MAX = 10_000
 """Messages taken from the client at once; nothing above helps (measured)."""
-_HELD_BYTES_MAX = 128 << 20
-"""Values held for one batch: memory stays bounded and an Arrow column below its 2 GiB however long the records are."""
+_MEMORY_BYTES_MAX = 512 << 20
+"""Bytes a reader and those who work on its batches may hold, unless told otherwise."""
+_HELD_SHARE = 8
+"""One batch is read while one waits decoded and one is judged and encoded; each takes two to three times its values."""
+_QUEUE_SHARE = 4
+"""The client's own queue, filled in the background."""
 _CONSUME_FIRST = 100
 """Messages taken before their size is known; a message has a megabyte at most unless somebody raised that."""
 _CONSUME_SECONDS = 0.05
@@ -48,7 +53,6 @@ _CONSUMER = {
     "enable.partition.eof": True,  # says how far a partition was read when its tail holds no records
     "fetch.wait.max.ms": 100,  # how late an end without records is noticed; the default is half a second
     "queued.min.messages": 500_000,
-    "queued.max.messages.kbytes": 131_072,
     "fetch.message.max.bytes": 8_388_608,
 }
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -61,11 +65,25 @@ class KafkaLog:
     """One Kafka cluster as K2 reads it. Safe to share between threads; connects when first asked."""
 
     def __init__(
-        self, bootstrap: str, *, timeout_seconds: float = 10.0, config: Mapping[str, Any] | None = None
+        self,
+        bootstrap: str,
+        *,
+        timeout_seconds: float = 10.0,
+        memory_bytes_max: int = _MEMORY_BYTES_MAX,
+        age_seconds_max: float = math.inf,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        """config: further librdkafka properties, such as security ones; they win over K2's own."""
+        """Connect when first asked.
+
+        memory_bytes_max bounds the client's queue and, with what is made of it, every batch. age_seconds_max: a batch
+        is given when its first record was read so long ago. config: further librdkafka properties, such as security
+        ones; they win over K2's own.
+        """
         self.bootstrap = bootstrap
         self.timeout_seconds = timeout_seconds
+        self.age_seconds_max = age_seconds_max
+        self._held_bytes_max = memory_bytes_max // _HELD_SHARE
+        self._queue_kbytes = memory_bytes_max // _QUEUE_SHARE // 1024
         self._config = {"bootstrap.servers": bootstrap, **(config or {})}
 
     def watermarks(self, topics: Iterable[str]) -> dict[tuple[str, int], Watermarks]:
@@ -102,7 +120,7 @@ class KafkaLog:
         and Unreachable when the log does not move towards an end for timeout_seconds.
         """
         progress = Progress(ranges)
-        consumer = Consumer({**_CONSUMER, **self._config})
+        consumer = Consumer({**_CONSUMER, "queued.max.messages.kbytes": self._queue_kbytes, **self._config})
         try:
             consumer.assign([TopicPartition(r.topic, r.kafka_partition, r.start) for r in progress.unfinished()])
             while progress.unfinished():
@@ -158,15 +176,23 @@ class KafkaLog:
         return (values[-1] or b"").decode()
 
     def _fill(self, consumer: Consumer, progress: Progress, rows_max: int) -> None:
-        """Consume until rows_max records are held or every range is done."""
+        """Consume until rows_max records are held, the first of them is old, or every range is done."""
         deadline = time.monotonic() + self.timeout_seconds
-        while progress.held < rows_max and progress.held_bytes < _HELD_BYTES_MAX and (left := progress.unfinished()):
-            room = progress.records_within(_HELD_BYTES_MAX) if progress.held else _CONSUME_FIRST
+        due = math.inf
+        while progress.held < rows_max and self._has_room(progress) and (left := progress.unfinished()):
+            room = progress.records_within(self._held_bytes_max) if progress.held else _CONSUME_FIRST
             wanted = min(_CONSUME_MAX, rows_max - progress.held, sum(r.rows_max for r in left), room)
-            if self._absorb(consumer, progress, consumer.consume(wanted, _CONSUME_SECONDS)):
-                deadline = time.monotonic() + self.timeout_seconds
-            elif time.monotonic() > deadline:
+            moved = self._absorb(consumer, progress, consumer.consume(wanted, _CONSUME_SECONDS))
+            now = time.monotonic()
+            if moved:
+                deadline, due = now + self.timeout_seconds, min(due, now + self.age_seconds_max)
+            elif now > deadline:
                 raise Unreachable(self._stuck(left))
+            if now >= due:
+                return
+
+    def _has_room(self, progress: Progress) -> bool:
+        return progress.held_bytes < self._held_bytes_max
 
     def _absorb(self, consumer: Consumer, progress: Progress, messages: list[Message]) -> bool:
         """Take what was consumed and stop asking for partitions that are done. Returns whether anything moved."""

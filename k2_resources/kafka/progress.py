@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from k2_core.offsets import OffsetRange
-from k2_core.records import Header, LogBatch, Records
+from k2_core.records import Envelope, Header, LogBatch, Records
 from k2_resources.kafka.client import Message
 
 Positions = Mapping[str, npt.NDArray[np.int64]]
@@ -117,19 +117,37 @@ def _records(topic: str, chunks: Sequence[_Columns]) -> Records:
         topic=topic,
         kafka_partitions=np.concatenate([chunk.partitions for chunk in chunks]),
         offsets=np.concatenate([chunk.offsets for chunk in chunks]),
-        timestamps=np.fromiter((_milliseconds(m) for m in messages), np.int64, len(messages)),
-        keys=[m.key() for m in messages],
         values=[m.value() for m in messages],
-        headers=[_headers(m) for m in messages],
+        envelopes=_Envelopes(messages),
     )
 
 
-def _headers(message: Message) -> list[Header]:
+class _Envelopes(Sequence[Envelope]):
+    """Keys, headers and times of messages, opened one by one: asking all of them costs as much as decoding."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, at: int) -> Envelope: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Envelope]: ...
+    def __getitem__(self, at: int | slice) -> Envelope | Sequence[Envelope]:
+        if isinstance(at, slice):
+            return _Envelopes(self._messages[at])
+        message = self._messages[at]
+        return Envelope(message.key(), _headers(message), _milliseconds(message))
+
+
+def _headers(message: Message) -> tuple[Header, ...]:
     try:
-        return message.headers() or []
+        return tuple(message.headers() or ())
     except (UnicodeDecodeError, SystemError):
         # the client hands out no bytes of names that are not UTF-8; the record itself is none the worse
-        return [("(a header name is not UTF-8)", None)]
+        return (("(a header name is not UTF-8)", None),)
 
 
 def _milliseconds(message: Message) -> int:

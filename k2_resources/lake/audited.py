@@ -18,7 +18,7 @@ from k2_core.contracts import AUDIT, DEAD_LETTERS, GAPS, RECEIPTS, Table
 from k2_core.errors import Damaged
 from k2_core.offsets import Offsets
 from k2_core.receipts import Committed, FileKind, Imbalance, RangeCount, Receipt, fold_offsets
-from k2_resources.lake.collect import EVENTS_PER_COMMIT
+from k2_resources.lake.copies import EVENTS_PER_COMMIT
 from k2_resources.lake.evidence import Evidence, Row, receipt_of_row
 from k2_resources.lake.receipts import read_receipt
 

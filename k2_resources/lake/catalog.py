@@ -23,8 +23,9 @@ from sqlalchemy.orm import Session
 
 from k2_core.contracts import RECEIPTS, TABLES, Table
 from k2_core.errors import Damaged, NotFound, Unreachable
+from k2_core.keys import offsets_in
 from k2_core.offsets import Offsets, Position
-from k2_resources.lake.fence import offset_key
+from k2_core.protocol.ports import Head
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
 from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
 
@@ -124,6 +125,10 @@ class Lake:
         except OSError as error:
             raise Damaged(f"{table.name}: its metadata cannot be read: {error}") from error
 
+    def head(self, table: Table) -> Head:
+        """Load the head once, as a writer plans from it. Raises NotFound."""
+        return head_of(table, self.load(table))
+
     def pointer(self, table: Table) -> str:
         """Where the head's metadata is; changes with every commit. One row of the catalog. Raises NotFound."""
         this = (
@@ -207,15 +212,9 @@ class Lake:
         return tuple(_file_entry(loaded, task.file) for task in loaded.scan(snapshot_id=snapshot_id).plan_files())
 
 
-def offsets_in(properties: dict[str, str]) -> Offsets:
-    """C as the head's properties hold it."""
-    prefix = offset_key("", 0)[: -len(".0")]
-    found: dict[tuple[str, int], Position] = {}
-    for key, value in properties.items():
-        if key.startswith(prefix):
-            topic, _, kafka_partition = key[len(prefix) :].rpartition(".")
-            found[topic, int(kafka_partition)] = Position.parse(value)
-    return Offsets(found)
+def head_of(table: Table, loaded: IcebergTable) -> Head:
+    """What a load says now; the handle itself moves on with every commit made through it."""
+    return Head(table, str(loaded.metadata.table_uuid), dict(loaded.properties), loaded)
 
 
 def commit_time(loaded: IcebergTable, snapshot: Snapshot) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -124,6 +125,12 @@ def write_parquet(path: str, rows: pa.Table) -> str:
     ):
         writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
     return stream.sha256
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Delete files; one that is gone already is no error. Not synced: a file that comes back is swept later."""
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def sha256_of(path: str) -> str:

@@ -15,10 +15,10 @@ from pyiceberg.table import Table as IcebergTable
 
 from k2_core.contracts import AUDIT, RECEIPTS, Table
 from k2_core.errors import Damaged
+from k2_core.protocol.collect import collected_until
+from k2_core.protocol.ports import Head
 from k2_core.receipts import Committed, DateRows, FileEntry, Imbalance, RangeCount, Receipt
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.collect import collected_until
-from k2_resources.lake.commit import Head, head
 from k2_resources.lake.receipts import ordered_snapshots, receipt_of
 
 Row = Mapping[str, Any]
@@ -35,7 +35,7 @@ class Evidence:
     """
 
     table: Table
-    loaded: IcebergTable
+    source: Head
     audits: Mapping[str, Head]
     stored: tuple[tuple[str, int], ...]
     history: tuple[Committed, ...]
@@ -45,12 +45,18 @@ class Evidence:
     findings: tuple[Imbalance, ...]
 
     @property
+    def loaded(self) -> IcebergTable:
+        """The table as it was loaded."""
+        loaded: IcebergTable = self.source.loaded
+        return loaded
+
+    @property
     def receipts(self) -> list[Receipt]:
         return [c.receipt for c in self.history]
 
     def until(self, audit: Table) -> int:
         """Sequence number of the last receipt an audit table says it holds."""
-        return collected_until(self.audits[audit.name], self.table, self.loaded)
+        return collected_until(self.audits[audit.name], self.source)
 
     def collected(self, audit: Table) -> list[Committed]:
         """The receipts whose rows an audit table holds."""
@@ -65,8 +71,9 @@ class Evidence:
 
 def gather(lake: Lake, table: Table) -> Evidence:
     """Load everything a proof needs, once. Raises NotFound."""
-    audits = {audit.name: head(lake, audit) for audit in reversed(AUDIT)}
-    loaded = lake.load(table)
+    audits = {audit.name: lake.head(audit) for audit in reversed(AUDIT)}
+    source = lake.head(table)
+    loaded = source.loaded
     originals, findings = _originals(table, loaded)
     of_name = audits[RECEIPTS.name].loaded.scan(EqualTo("table_name", table.name)).to_arrow()
     rows = of_name.sort_by("sequence_number").to_pylist()
@@ -74,7 +81,7 @@ def gather(lake: Lake, table: Table) -> Evidence:
     receipts = {row["sequence_number"]: committed_of_row(row) for row in copies} | originals
     return Evidence(
         table=table,
-        loaded=loaded,
+        source=source,
         audits=audits,
         stored=tuple((t.file.file_path, t.file.record_count) for t in loaded.scan().plan_files()),
         history=tuple(receipts[number] for number in sorted(receipts)),

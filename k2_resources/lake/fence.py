@@ -13,8 +13,6 @@ from pyiceberg.table.update import ValidatableTableRequirement
 
 from k2_core.errors import FencedOut
 
-PREFIX = "k2."
-
 
 class Fence(ValidatableTableRequirement):
     """Every `k2.*` key a commit sets or relied on must still have the value read at plan time; None is absent."""
@@ -30,31 +28,3 @@ class Fence(ValidatableTableRequirement):
         if moved:
             detail = "; ".join(f"{key} was {planned}, is {now}" for key, (planned, now) in sorted(moved.items()))
             raise FencedOut(f"{self.table}: another writer committed first: {detail}. Plan again from the new head.")
-
-
-def offset_key(topic: str, kafka_partition: int) -> str:
-    return f"{PREFIX}offset.{topic}.{kafka_partition}"
-
-
-def topic_key(topic: str) -> str:
-    return f"{PREFIX}topic.{topic}"
-
-
-SHARD = 0
-"""A shard is a fixed set of a topic's Kafka partitions; there is one until scale-out."""
-
-
-def state_key(topic: str) -> str:
-    return f"{PREFIX}state.{topic}.{SHARD}"
-
-
-def paused_key(topic: str, kafka_partition: int) -> str:
-    return f"{PREFIX}paused.{topic}.{kafka_partition}"
-
-
-def collected_key(table: str) -> str:
-    return f"{PREFIX}collected.{table}"
-
-
-CONTRACT_KEY = f"{PREFIX}contract"
-SWEPT_KEY = f"{PREFIX}swept"

@@ -26,8 +26,8 @@ from pyiceberg.types import (
 )
 
 from k2_core.contracts import CONTRACT_VERSION, Table
+from k2_core.keys import CONTRACT_KEY
 from k2_resources.lake.durable import ROW_GROUP_ROWS
-from k2_resources.lake.fence import CONTRACT_KEY
 
 PROPERTIES = {
     "format-version": "2",

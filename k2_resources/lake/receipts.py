@@ -11,8 +11,8 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
 from k2_core.errors import Damaged
+from k2_core.keys import PREFIX
 from k2_core.receipts import Committed, Receipt
-from k2_resources.lake.fence import PREFIX
 
 RECEIPT_SUMMARY = f"{PREFIX}receipt"
 

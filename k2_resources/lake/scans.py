@@ -18,9 +18,9 @@ from pyiceberg.expressions import (
 )
 
 from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
+from k2_core.protocol.ports import Head
 from k2_core.verdict import Wanted
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.commit import Head
 
 _TIME_MARGIN = timedelta(minutes=1)
 """A delivery again has the same event time; a correction of it, a near one. Others are found by the wider scan."""

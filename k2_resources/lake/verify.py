@@ -13,13 +13,13 @@ from itertools import chain
 from pathlib import Path
 
 from k2_core.contracts import Table
+from k2_core.keys import offsets_in, state_key
 from k2_core.offsets import Offsets, Position
 from k2_core.receipts import Committed, FileEntry, Imbalance, Receipt, check_ranges, fold_offsets
 from k2_resources.lake.audited import audited
-from k2_resources.lake.catalog import Lake, offsets_in
+from k2_resources.lake.catalog import Lake
 from k2_resources.lake.durable import sha256_of
 from k2_resources.lake.evidence import Evidence, gather, receipt_of_row
-from k2_resources.lake.fence import state_key
 
 __all__ = ["Proof", "all_receipts", "prove", "receipt_of_row", "verify"]
 

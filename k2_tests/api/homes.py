@@ -19,10 +19,11 @@ from fastapi import FastAPI
 from k2_api.app import create_app
 from k2_cli.serve import listen
 from k2_core.contracts import CONTRACT_VERSION, Table
+from k2_core.protocol.ports import Change
 from k2_core.receipts import RangeCount, Receipt
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.commit import Change, commit, head
 from k2_resources.settings import Settings
+from k2_tests.lakes import commit
 
 Row = dict[str, Any]
 _ZONES = {"ASX": "Australia/Sydney", "BINANCE": "UTC"}
@@ -49,7 +50,7 @@ def dated(row: Mapping[str, Any]) -> Row:
 
 def store(lake: Lake, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Commit rows as one batch of one Kafka range."""
-    at = head(lake, table)
+    at = lake.head(table)
     position = at.offsets.positions.get((_TOPIC, 0))
     start = position.next if position else 0
     lineage = {"kafka_topic": _TOPIC, "kafka_epoch": 0, "kafka_partition": 0}

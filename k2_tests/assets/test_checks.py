@@ -12,10 +12,11 @@ from k2_assets.checks import checks_of
 from k2_assets.tables import asset_key
 from k2_core.contracts import COVERAGE, QUOTES, TRADES, Table
 from k2_core.feeds import feeds_of
+from k2_core.protocol.ports import Change
 from k2_core.receipts import Receipt
 from k2_resources import clock
-from k2_resources.lake.commit import Change, commit, head
 from k2_tests.assets.conftest import QUIET, DagsterHome
+from k2_tests.lakes import commit
 from k2_tests.ticks import NOON, asx_trade, quote, trade
 
 DAY = date(2024, 8, 8)
@@ -32,7 +33,7 @@ def store(home: DagsterHome, *records: dict[str, Any], table: Table = TRADES) ->
     change = Change(
         Receipt(table.name, "batch", "fault", "0", "1", ()), pa.Table.from_pylist(rows, table.arrow_schema())
     )
-    commit(home.engine.lake, head(home.engine.lake, table), change)
+    commit(home.engine.lake, home.engine.lake.head(table), change)
 
 
 def test_contiguous_ids_have_no_gap(home: DagsterHome) -> None:

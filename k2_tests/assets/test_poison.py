@@ -15,9 +15,7 @@ from k2_core.avro import avro_schema
 from k2_core.contracts import QUOTES, TRADES
 from k2_core.errors import FencedOut, SchemaUnavailable
 from k2_core.offsets import OffsetRange
-from k2_core.records import LogBatch
 from k2_resources.embedded_broker import embedded_broker
-from k2_resources.lake.commit import head
 from k2_resources.lake.scans import dead_letters
 from k2_resources.lake.verify import verify
 from k2_resources.registry import Registry
@@ -210,42 +208,34 @@ def test_two_writers_of_a_feed_without_ids_never_both_store_a_key(here):
     engine.register(TRADES, "test")
     plan = engine.plan(TRADES)
     assert len(plan.ranges) == 2, "the two keys went to one partition"
-    planned = head(engine.lake, TRADES)
+    planned = engine.lake.head(TRADES)
     mine, rival = (next(iter(engine.kafka.read([r], rows_max=10))) for r in plan.ranges)
-    engine._commit_batch(TRADES, mine, "mine", read_under=planned)
-    stale = engine.__class__(**{**engine.__dict__, "lake": _Stale(engine.lake, planned.loaded)})
+    commit_batch = engine.ingestion._commit_batch
+    commit_batch(engine.lake.head(TRADES), arrived(engine, mine), "mine")
     with pytest.raises(FencedOut):
-        stale._commit_batch(TRADES, rival, "rival", read_under=planned)
+        commit_batch(planned, arrived(engine, rival), "rival")
     ingest_until_caught_up(engine)
     assert len(stored_ids(engine)) == 1
 
 
-class _Stale:
-    """A lake whose first look is an old one: what a paused process still believes when it wakes up."""
-
-    def __init__(self, lake, loaded):
-        self._lake, self._old = lake, [loaded]
-
-    def __getattr__(self, name):
-        return getattr(self._lake, name)
-
-    def load(self, table):
-        return self._old.pop() if self._old else self._lake.load(table)
+def arrived(engine, batch):
+    (decoded,) = engine.ingestion.desk.arrivals(TRADES, iter([batch]))
+    return decoded
 
 
 def test_a_batch_read_before_an_adoption_is_never_committed_under_the_new_epoch(here):
     here.send(FEED, [trade(n) for n in range(100, 105)])
     engine = here.engine()
     engine.register(TRADES, "test")
-    read_under = head(engine.lake, TRADES)
+    read_under = engine.lake.head(TRADES)
     (batch,) = engine.kafka.read(engine.plan(TRADES).ranges, rows_max=100)
     with embedded_broker(TOPICS) as bootstrap:
         anew = here.elsewhere(kafka_bootstrap=bootstrap)
         anew.send(FEED, [trade(n) for n in range(200, 205)])
         fresh = anew.engine()
         fresh.adopt(TRADES, fresh.topics(TRADES), run_id="test", who="a test", why="another broker")
-        with pytest.raises(FencedOut, match="adopted"):
-            engine._commit_batch(TRADES, LogBatch(batch.ranges, batch.records), "late", read_under=read_under)
+        with pytest.raises(FencedOut, match="another writer"):
+            engine.ingestion._commit_batch(read_under, arrived(engine, batch), "late")
         plan = fresh.plan(TRADES)
         list(fresh.execute(TRADES, plan.ranges, "test"))
     assert stored_ids(fresh) == [f"BINANCE:BTCUSDT:trade:{n}" for n in range(200, 205)]
@@ -255,7 +245,7 @@ def test_an_edited_state_file_halts_loudly(here):
     here.send(FEED, [trade(1)])
     engine = here.engine()
     ingest_until_caught_up(engine)
-    path = head(engine.lake, TRADES).property(f"k2.state.{FEED.topic}.0")
+    path = engine.lake.head(TRADES).property(f"k2.state.{FEED.topic}.0")
     with open(path, "ab") as file:
         file.write(b"!")
     here.send(FEED, [trade(2)])

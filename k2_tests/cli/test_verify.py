@@ -14,8 +14,7 @@ from k2_core.contracts import TRADES
 from k2_core.receipts import DateRows
 from k2_resources.duck import Duck
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.collect import collect
-from k2_tests.lakes import DAY, FEED, TOPIC, Batch, new_lake, put, register
+from k2_tests.lakes import DAY, FEED, TOPIC, Batch, collect, new_lake, put, register
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from k2_core.avro import avro_schema
 from k2_core.contracts import TRADES
 from k2_core.decode import decode
 from k2_core.quality import Reason
-from k2_core.records import Records
+from k2_core.records import Envelope, Records
 from k2_resources.avro_codec import decoder
 from k2_tests.ticks import encoded, trade
 
@@ -33,10 +33,8 @@ def records(*values):
         topic="market.crypto.trades.binance",
         kafka_partitions=np.zeros(n, np.int32),
         offsets=np.arange(n, dtype=np.int64),
-        timestamps=np.full(n, -1, np.int64),
-        keys=[None] * n,
         values=list(values),
-        headers=[[]] * n,
+        envelopes=[Envelope(None, (), -1)] * n,
     )
 
 

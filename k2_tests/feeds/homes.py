@@ -52,10 +52,10 @@ def since(broker: str, before: dict[tuple[str, int], int], feed: Feed) -> list[t
     if not ranges:
         return []
     return [
-        (key, decoded(value, schema))
+        (envelope.key, decoded(value, schema))
         for batch in KafkaLog(broker).read(ranges, rows_max=100_000)
         for records in batch.records
-        for key, value in zip(records.keys, records.values, strict=True)
+        for envelope, value in zip(records.envelopes, records.values, strict=True)
     ]
 
 

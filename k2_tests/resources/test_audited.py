@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, TRADES
+from k2_core.keys import collected_key
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.collect import collect
-from k2_resources.lake.fence import collected_key
 from k2_resources.lake.verify import verify
-from k2_tests.lakes import TOPIC, Batch, expire, full_lake, letter_rows, put, register, rewrite, set_property
+from k2_tests.lakes import TOPIC, Batch, collect, expire, full_lake, letter_rows, put, register, rewrite, set_property
 
 Rows = list[dict[str, Any]]
 

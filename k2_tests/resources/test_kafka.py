@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, Producer, TopicPartition
 
 from k2_core.errors import BadInput, LogTruncated, OffsetBelowRetention, Unreachable
 from k2_core.offsets import OffsetRange
-from k2_core.records import Watermarks
+from k2_core.records import Envelope, Watermarks
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.kafka import KafkaLog, LogWriter
 
@@ -103,20 +103,17 @@ def test_columns_are_numpy_and_carry_what_was_sent(bootstrap, kafka):
         writer.send("headers", b"k", b"v", headers=[("a", b"1"), ("a", None)], timestamp_ms=1_700_000_000_123)
     [batch] = kafka.read(planned(kafka, "headers"), rows_max=10)
     [records] = batch.records
-    assert (records.kafka_partitions.dtype, records.offsets.dtype, records.timestamps.dtype) == (
-        np.int32,
-        np.int64,
-        np.int64,
-    )
-    assert records.timestamps.tolist() == [1_700_000_000_123]
-    assert (records.keys, records.values, records.headers) == ([b"k"], [b"v"], [[("a", b"1"), ("a", None)]])
+    assert (records.kafka_partitions.dtype, records.offsets.dtype) == (np.int32, np.int64)
+    assert records.values == [b"v"]
+    assert list(records.envelopes) == [Envelope(b"k", (("a", b"1"), ("a", None)), 1_700_000_000_123)]
 
 
 def test_a_record_without_key_value_or_headers_is_a_record(bootstrap, kafka):
     with LogWriter(bootstrap) as writer:
         writer.send("null", None, None)
     [batch] = kafka.read(planned(kafka, "null"), rows_max=10)
-    assert (batch.records[0].keys, batch.records[0].values, batch.records[0].headers) == ([None], [None], [[]])
+    [envelope] = batch.records[0].envelopes
+    assert (envelope.key, batch.records[0].values, envelope.headers) == (None, [None], ())
 
 
 def test_an_end_the_log_does_not_reach_is_unreachable_and_not_a_hang(bootstrap):

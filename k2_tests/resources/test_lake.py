@@ -10,16 +10,17 @@ import pytest
 
 from k2_core.contracts import DEAD_LETTERS, RECEIPTS, TABLES, TRADES
 from k2_core.errors import FencedOut
+from k2_core.keys import topic_key
 from k2_core.offsets import Position
+from k2_core.protocol.ports import Change
 from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_core.sequences import Intervals, ScopeState
 from k2_resources import failpoints
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.collect import collect
-from k2_resources.lake.commit import Change, commit, head, read_state
-from k2_resources.lake.fence import topic_key
 from k2_resources.lake.scans import receipt_rows
+from k2_resources.lake.staging import read_state
 from k2_resources.lake.verify import verify
+from k2_tests.lakes import collect, commit
 from k2_tests.ticks import FEEDS, table_of, trade
 
 FEED = FEEDS["binance-trades"]
@@ -43,7 +44,7 @@ def receipt(*ranges, kind="batch"):
 def register(lake):
     ranges = (RangeCount(TOPIC, 0, 0, 0, 0),)
     return commit(
-        lake, head(lake, TRADES), Change(receipt(*ranges, kind="register"), properties={topic_key(TOPIC): "{}"})
+        lake, lake.head(TRADES), Change(receipt(*ranges, kind="register"), properties={topic_key(TOPIC): "{}"})
     )
 
 
@@ -69,8 +70,8 @@ def batch(start, *numbers, **changes):
 def test_rows_offsets_state_and_receipt_arrive_in_one_commit(lake):
     register(lake)
     state = {"BTCUSDT": ScopeState(Intervals.of(__import__("numpy").array([1, 2])), high=None)}
-    committed = commit(lake, head(lake, TRADES), batch(0, 1, 2, states={TOPIC: state}))
-    after = head(lake, TRADES)
+    committed = commit(lake, lake.head(TRADES), batch(0, 1, 2, states={TOPIC: state}))
+    after = lake.head(TRADES)
     assert after.offsets.positions == {(TOPIC, 0): Position(0, 2)}
     assert read_state(after, TOPIC)["BTCUSDT"].seen == state["BTCUSDT"].seen
     assert after.loaded.current_snapshot().snapshot_id == committed.snapshot_id
@@ -80,7 +81,7 @@ def test_rows_offsets_state_and_receipt_arrive_in_one_commit(lake):
 
 def test_data_files_have_small_row_groups_and_the_field_ids_of_the_table(lake):
     register(lake)
-    commit(lake, head(lake, TRADES), batch(0, *range(1, 40_001)))
+    commit(lake, lake.head(TRADES), batch(0, *range(1, 40_001)))
     (file,) = lake.files(TRADES, lake.state(TRADES).snapshot_id)
     metadata = pq.read_metadata(file.path)
     assert metadata.num_row_groups == 3
@@ -90,36 +91,36 @@ def test_data_files_have_small_row_groups_and_the_field_ids_of_the_table(lake):
 
 def test_a_writer_that_planned_from_the_same_offsets_is_fenced_out(lake):
     register(lake)
-    mine, rival = head(lake, TRADES), head(lake, TRADES)
+    mine, rival = lake.head(TRADES), lake.head(TRADES)
     commit(lake, mine, batch(0, 1, 2))
     with pytest.raises(FencedOut, match="another writer committed first"):
         commit(lake, rival, batch(0, 1, 2))
-    assert head(lake, TRADES).loaded.scan().count() == 2
+    assert lake.head(TRADES).loaded.scan().count() == 2
     assert verify(lake, TRADES).findings == ()
 
 
 def test_a_writer_planned_before_a_pause_or_an_adoption_is_fenced_out(lake):
     register(lake)
-    planned = head(lake, TRADES)
+    planned = lake.head(TRADES)
     operator = Change(replace(receipt(kind="adopt"), dates=()), properties={topic_key(TOPIC): '{"epoch":1}'})
-    commit(lake, head(lake, TRADES), operator)
+    commit(lake, lake.head(TRADES), operator)
     with pytest.raises(FencedOut):
         commit(lake, planned, batch(0, 1))
 
 
 def test_a_commit_survives_a_concurrent_commit_that_changes_nothing_it_relies_on(lake):
     register(lake)
-    planned = head(lake, TRADES)
+    planned = lake.head(TRADES)
     with lake.load(TRADES).transaction() as maintenance:
         maintenance.set_properties({"note": "maintenance was here"})
     commit(lake, planned, batch(0, 1))
-    assert head(lake, TRADES).loaded.scan().count() == 1
+    assert lake.head(TRADES).loaded.scan().count() == 1
 
 
 def test_a_batch_of_duplicates_only_is_an_empty_snapshot_with_a_receipt(lake):
     register(lake)
     counted = RangeCount(TOPIC, 0, 0, 0, 3, read=3, duplicates=3)
-    commit(lake, head(lake, TRADES), Change(receipt(counted)))
+    commit(lake, lake.head(TRADES), Change(receipt(counted)))
     proof = verify(lake, TRADES)
     assert (proof.rows, proof.duplicates, proof.receipts, proof.findings) == (0, 3, 2, ())
 
@@ -132,18 +133,18 @@ def test_an_unknown_outcome_is_looked_up_and_never_committed_twice(lake, monkeyp
         honest(*args, **kwargs)
         raise OSError("connection reset while waiting for the answer")
 
-    at = head(lake, TRADES)
+    at = lake.head(TRADES)
     monkeypatch.setattr(lake.catalog, "commit_table", lost_answer)
     committed = commit(lake, at, batch(0, 1, 2))
     monkeypatch.undo()
     assert lake.state(TRADES).snapshot_id == committed.snapshot_id
-    assert head(lake, TRADES).loaded.scan().count() == 2
+    assert lake.head(TRADES).loaded.scan().count() == 2
 
 
 def test_receipts_are_collected_once_with_the_offset_vector_folded(lake):
     register(lake)
     for start in range(0, 6, 2):
-        commit(lake, head(lake, TRADES), batch(start, start, start + 1))
+        commit(lake, lake.head(TRADES), batch(start, start, start + 1))
         collect(lake, TRADES)
         collect(lake, TRADES)
     collected = receipt_rows(lake, TRADES).to_pylist()
@@ -154,7 +155,7 @@ def test_receipts_are_collected_once_with_the_offset_vector_folded(lake):
 
 def test_an_older_snapshot_is_described_by_its_own_offsets(lake):
     first = register(lake)
-    commit(lake, head(lake, TRADES), batch(0, 1, 2))
+    commit(lake, lake.head(TRADES), batch(0, 1, 2))
     assert lake.state(TRADES, first.snapshot_id).offsets.positions == {(TOPIC, 0): Position(0, 0)}
     collect(lake, TRADES)
     assert lake.state(TRADES, first.snapshot_id).offsets.positions == {(TOPIC, 0): Position(0, 0)}
@@ -163,7 +164,7 @@ def test_an_older_snapshot_is_described_by_its_own_offsets(lake):
 def crash_at(name, uri, warehouse):
     failpoints.arm(f"{name}:1:kill")
     lake = Lake(uri, warehouse)
-    commit(lake, head(lake, TRADES), batch(0, 1, 2, 3))
+    commit(lake, lake.head(TRADES), batch(0, 1, 2, 3))
     collect(lake, TRADES)
     os._exit(0)
 
@@ -179,10 +180,10 @@ def test_a_writer_killed_at_any_step_leaves_a_table_that_goes_on_exactly(lake, n
     child.start()
     child.join()
     assert child.exitcode == (0 if "dead_letters" in name or "gaps" in name else -9)
-    if head(lake, TRADES).offsets.positions[TOPIC, 0] == Position(0, 0):
-        commit(lake, head(lake, TRADES), batch(0, 1, 2, 3))
+    if lake.head(TRADES).offsets.positions[TOPIC, 0] == Position(0, 0):
+        commit(lake, lake.head(TRADES), batch(0, 1, 2, 3))
     collect(lake, TRADES)
-    assert head(lake, TRADES).loaded.scan().count() == 3
+    assert lake.head(TRADES).loaded.scan().count() == 3
     assert len(receipt_rows(lake, TRADES)) == 2
     assert verify(lake, TRADES).findings == ()
 

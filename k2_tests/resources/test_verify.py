@@ -10,12 +10,24 @@ from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.table import Table as IcebergTable
 
 from k2_core.contracts import DEAD_LETTERS, TRADES, Table
+from k2_core.keys import collected_key, state_key
 from k2_core.receipts import DateRows
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.collect import collect
-from k2_resources.lake.fence import collected_key, state_key
 from k2_resources.lake.verify import verify
-from k2_tests.lakes import DAY, FEED, TOPIC, Batch, expire, full_lake, new_lake, put, register, rewrite, set_property
+from k2_tests.lakes import (
+    DAY,
+    FEED,
+    TOPIC,
+    Batch,
+    collect,
+    expire,
+    full_lake,
+    new_lake,
+    put,
+    register,
+    rewrite,
+    set_property,
+)
 
 
 @pytest.fixture

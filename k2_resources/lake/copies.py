@@ -1,32 +1,23 @@
-"""Copy receipts and sidecars to the audit tables, each exactly once, each fenced on its own collected key."""
+"""What audit tables hold of receipts: copies of the receipts with C at each, and the rows of their sidecars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import And, EqualTo
-from pyiceberg.table import Table as IcebergTable
 
 from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
-from k2_core.errors import Damaged, FencedOut, NotFound
+from k2_core.errors import Damaged, NotFound
 from k2_core.offsets import Offsets, Position
+from k2_core.protocol.collect import collected_until
+from k2_core.protocol.ports import Head
 from k2_core.receipts import Committed, fold_offsets
-from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.commit import Head, append_once, head
-from k2_resources.lake.fence import collected_key
-from k2_resources.lake.receipts import receipts_of
 from k2_resources.lake.scans import receipt_rows
-
-ATTEMPTS_MAX = 5
-"""Rival collectors do the same work; whoever loses a race finds less left to do."""
-IDLE_RECEIPTS_MAX = 32
-"""Receipts without a sidecar that pass before an audit table moves its key anyway: expiry waits for it."""
 
 EVENTS_PER_COMMIT = 10_000_000
 """Room for the events of one commit between the numbers of two; a commit holds fewer records than that."""
@@ -41,60 +32,22 @@ class Vector:
     commit_time: datetime | None
 
 
-def collect(lake: Lake, table: Table) -> int:
-    """Copy everything not copied yet; returns the number of receipts that were new to audit.receipts."""
-    fresh = _collect_into(lake, table, RECEIPTS, _receipt_rows)
-    _collect_into(lake, table, DEAD_LETTERS, _dead_letter_rows)
-    _collect_into(lake, table, GAPS, _gap_rows)
-    return fresh
+def copies(lake: Lake, audit: Head, source: Head, fresh: Sequence[Committed]) -> pa.Table:
+    """The rows one audit table gains from these receipts. Raises Damaged when a sidecar is gone."""
+    if audit.table is RECEIPTS:
+        return _receipt_rows(lake, audit, source, fresh)
+    if audit.table is DEAD_LETTERS:
+        return _dead_letter_rows(fresh)
+    return _gap_rows(lake, source.table, fresh)
 
 
-Rows = Callable[[Lake, Table, Head, Sequence[Committed]], pa.Table]
-
-
-def _collect_into(lake: Lake, table: Table, audit: Table, rows_of: Rows) -> int:
-    for _ in range(ATTEMPTS_MAX):
-        try:
-            return _collect_once(lake, table, audit, rows_of)
-        except (FencedOut, CommitFailedException):
-            continue
-    raise FencedOut(f"{audit.name}: {ATTEMPTS_MAX} attempts to collect {table.name} lost to rivals")
-
-
-def _collect_once(lake: Lake, table: Table, audit: Table, rows_of: Rows) -> int:
-    at, source = head(lake, audit), lake.load(table)
-    fresh = receipts_of(source, collected_until(at, table, source))
-    if audit is not RECEIPTS:  # a sidecar is copied after its receipt, whose version its rows name
-        told = collected_until(head(lake, RECEIPTS), table, source)
-        fresh = [committed for committed in fresh if committed.sequence_number <= told]
-    if not fresh:
-        return 0
-    rows = rows_of(lake, table, at, fresh)
-    if not len(rows) and len(fresh) < IDLE_RECEIPTS_MAX:
-        return 0
-    reach(f"collecting_{audit.short_name}")
-    value = f"{fresh[-1].table_uuid}:{fresh[-1].sequence_number}"
-    append_once(at, rows, collected_key(table.name), value)
-    reach(f"collected_{audit.short_name}")
-    return len(fresh)
-
-
-def collected_until(at: Head, table: Table, source: IcebergTable) -> int:
-    """Sequence number of the last receipt an audit table holds of one table; 0 for a table that is another one now."""
-    value = at.property(collected_key(table.name))
-    if value is None:
-        return 0
-    table_uuid, sequence_number = value.rsplit(":", 1)
-    return int(sequence_number) if table_uuid == str(source.metadata.table_uuid) else 0
-
-
-def _dead_letter_rows(lake: Lake, table: Table, at: Head, fresh: Sequence[Committed]) -> pa.Table:
+def _dead_letter_rows(fresh: Sequence[Committed]) -> pa.Table:
     schema = DEAD_LETTERS.arrow_schema()
     parts = [_read_sidecar(f.path) for c in fresh for f in c.receipt.files_of("dead_letters")]
     return pa.concat_tables([schema.empty_table(), *(part.select(schema.names).cast(schema) for part in parts)])
 
 
-def _gap_rows(lake: Lake, table: Table, at: Head, fresh: Sequence[Committed]) -> pa.Table:
+def _gap_rows(lake: Lake, table: Table, fresh: Sequence[Committed]) -> pa.Table:
     """Gap events in commit order, with the snapshot and the version of the commit that saw them."""
     told = [c for c in fresh if c.receipt.files_of("gaps")]
     versions = {}
@@ -130,8 +83,8 @@ def last_vector(lake: Lake, table: Table, until: int, table_uuid: str) -> Vector
     return Vector(until, Offsets(offsets), rows[0]["commit_time"])
 
 
-def _receipt_rows(lake: Lake, table: Table, at: Head, fresh: Sequence[Committed]) -> pa.Table:
-    vector = last_vector(lake, table, collected_until(at, table, lake.load(table)), fresh[0].table_uuid)
+def _receipt_rows(lake: Lake, audit: Head, source: Head, fresh: Sequence[Committed]) -> pa.Table:
+    vector = last_vector(lake, source.table, collected_until(audit, source), source.table_uuid)
     offsets, time = vector.offsets, vector.commit_time
     rows = []
     for committed in fresh:

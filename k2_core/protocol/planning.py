@@ -1,5 +1,7 @@
 """Which offsets to read next, from one look at the table and one at the log. Planning never writes."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,10 +9,10 @@ from dataclasses import dataclass
 from k2_core.contracts import Table
 from k2_core.errors import IncarnationChanged, LogTruncated, OffsetBelowRetention
 from k2_core.feeds import Feed
+from k2_core.keys import topic_key
 from k2_core.offsets import OffsetRange, Position, total_rows
+from k2_core.protocol.ports import Head
 from k2_core.records import Incarnation, Watermarks
-from k2_resources.lake.commit import Head
-from k2_resources.lake.fence import topic_key
 
 
 @dataclass(frozen=True)
