@@ -17,6 +17,7 @@ from k2_core.protocol.ingestion import Ingestion
 from k2_core.protocol.planning import Plan
 from k2_core.receipts import Committed
 from k2_resources import failpoints
+from k2_resources.collector import few_collections
 from k2_resources.failpoints import reach
 from k2_resources.kafka import KafkaLog
 from k2_resources.lake.catalog import Lake
@@ -67,11 +68,12 @@ class Engine:
 
         Raises Halted, FencedOut, SchemaUnavailable, Unreachable; what was yielded before stays committed.
         """
-        for committed in self.ingestion.execute(table, ranges, run_id):
-            receipt = committed.receipt
-            counts = {"rows": receipt.rows_stored, "dead": receipt.dead}
-            log.info("committed", table=table.name, snapshot_id=committed.snapshot_id, **counts)
-            yield committed
+        with few_collections():
+            for committed in self.ingestion.execute(table, ranges, run_id):
+                receipt = committed.receipt
+                counts = {"rows": receipt.rows_stored, "dead": receipt.dead}
+                log.info("committed", table=table.name, snapshot_id=committed.snapshot_id, **counts)
+                yield committed
 
     def register(self, table: Table, run_id: str) -> Committed | None:
         """Accept the low watermarks of topics the table has never read as their start; None when all are known."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-Message = Any
+from confluent_kafka import cimpl
+
+Message: Any = cimpl.Message
 """A consumed or delivered message. The client's stubs call each of its parts optional; these have them all."""
 
 CLIENT = {

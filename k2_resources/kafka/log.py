@@ -123,7 +123,7 @@ class KafkaLog:
         consumer = Consumer({**_CONSUMER, "queued.max.messages.kbytes": self._queue_kbytes, **self._config})
         try:
             consumer.assign([TopicPartition(r.topic, r.kafka_partition, r.start) for r in progress.unfinished()])
-            while progress.unfinished():
+            while progress.left:
                 self._fill(consumer, progress, rows_max)
                 yield progress.batch()
         finally:
@@ -179,15 +179,15 @@ class KafkaLog:
         """Consume until rows_max records are held, the first of them is old, or every range is done."""
         deadline = time.monotonic() + self.timeout_seconds
         due = math.inf
-        while progress.held < rows_max and self._has_room(progress) and (left := progress.unfinished()):
+        while progress.held < rows_max and self._has_room(progress) and (left := progress.left):
             room = progress.records_within(self._held_bytes_max) if progress.held else _CONSUME_FIRST
-            wanted = min(_CONSUME_MAX, rows_max - progress.held, sum(r.rows_max for r in left), room)
+            wanted = min(_CONSUME_MAX, rows_max - progress.held, left, room)
             moved = self._absorb(consumer, progress, consumer.consume(wanted, _CONSUME_SECONDS))
             now = time.monotonic()
             if moved:
                 deadline, due = now + self.timeout_seconds, min(due, now + self.age_seconds_max)
             elif now > deadline:
-                raise Unreachable(self._stuck(left))
+                raise Unreachable(self._stuck(progress.unfinished()))
             if now >= due:
                 return
 
@@ -196,19 +196,17 @@ class KafkaLog:
 
     def _absorb(self, consumer: Consumer, progress: Progress, messages: list[Message]) -> bool:
         """Take what was consumed and stop asking for partitions that are done. Returns whether anything moved."""
-        ends = [message for message in messages if message.error() is not None]
+        ends = list(filter(Message.error, messages))
         for end in ends:
             if end.error().code() != KafkaError._PARTITION_EOF:
                 raise self._refused(end, progress)
-        before = progress.unfinished()
+        before = progress.left
         progress.take([m for m in messages if m.error() is None] if ends else messages)
         for end in ends:
             progress.reach(end.topic(), end.partition(), end.offset())
-        left = progress.unfinished()
-        done = {(r.topic, r.kafka_partition) for r in before} - {(r.topic, r.kafka_partition) for r in left}
-        if done:
+        if done := progress.finished():
             consumer.pause([TopicPartition(*at) for at in done])
-        return left != before
+        return progress.left != before
 
     def _refused(self, message: Message, progress: Progress) -> K2Error:
         """What an error message means, as the error to raise."""

@@ -35,12 +35,27 @@ class Progress:
             self._start[planned.topic][planned.kafka_partition] = planned.start
             self._end[planned.topic][planned.kafka_partition] = planned.end
         self._next = {topic: starts.copy() for topic, starts in self._start.items()}
+        self._open = {topic: starts < self._end[topic] for topic, starts in self._start.items()}
         self._held: dict[str, list[_Columns]] = defaultdict(list)
         self.held = self.held_bytes = 0
 
     def unfinished(self) -> list[OffsetRange]:
         """What is left to read."""
         return _ranges(self._next, self._end)
+
+    @property
+    def left(self) -> int:
+        """Offsets that are left to read."""
+        return sum(int((ends - self._next[topic]).sum()) for topic, ends in self._end.items())
+
+    def finished(self) -> list[tuple[str, int]]:
+        """Planned Kafka partitions that were read to their end since this was asked last."""
+        found = []
+        for topic, ends in self._end.items():
+            fresh = np.flatnonzero(self._open[topic] & (self._next[topic] >= ends))
+            self._open[topic][fresh] = False
+            found += [(topic, p) for p in fresh.tolist()]
+        return found
 
     def records_within(self, bytes_max: int) -> int:
         """How many more records, of the average size so far, fit into so many bytes: at least one."""
@@ -93,8 +108,9 @@ class _Columns:
 
     @classmethod
     def of(cls, messages: list[Message]) -> Self:
-        partitions = np.fromiter((m.partition() for m in messages), np.int32, len(messages))
-        return cls(messages, partitions, np.fromiter((m.offset() for m in messages), np.int64, len(messages)))
+        # methods mapped as they are: a generator around each costs twice the call
+        partitions = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
+        return cls(messages, partitions, np.fromiter(map(Message.offset, messages), np.int64, len(messages)))
 
     def inside(self, mask: npt.NDArray[np.bool_]) -> _Columns:
         """Only the messages where the mask is set."""
@@ -117,7 +133,7 @@ def _records(topic: str, chunks: Sequence[_Columns]) -> Records:
         topic=topic,
         kafka_partitions=np.concatenate([chunk.partitions for chunk in chunks]),
         offsets=np.concatenate([chunk.offsets for chunk in chunks]),
-        values=[m.value() for m in messages],
+        values=list(map(Message.value, messages)),
         envelopes=_Envelopes(messages),
     )
 

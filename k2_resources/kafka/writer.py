@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +13,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from k2_core.errors import BadInput, K2Error, Unreachable
 from k2_core.records import Header
 from k2_resources.kafka.client import CLIENT, Message
+
+Acknowledged = Callable[[int, int], None]
+"""Kafka partition and offset of a record that the broker has."""
 
 _FLUSH_SECONDS_MAX = 30.0
 _FULL_QUEUE_SECONDS = 0.1
@@ -79,16 +83,18 @@ class LogWriter:
         value: bytes | None,
         headers: Sequence[Header] | None = None,
         timestamp_ms: int | None = None,
+        on_acknowledged: Acknowledged | None = None,
     ) -> None:
         """Queue one record, waiting while the queue is full.
 
-        Raises BadInput when it is too large for any broker, Unreachable.
+        on_acknowledged: told where the broker put it. Raises BadInput when it is too large for any broker, Unreachable.
         """
         optional: dict[str, Any] = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+        on_delivery = self._on_delivery if on_acknowledged is None else partial(self._on_delivery, tell=on_acknowledged)
         while True:
             try:
                 self._producer.produce(
-                    topic, value, key, headers=list(headers or ()), on_delivery=self._on_delivery, **optional
+                    topic, value, key, headers=list(headers or ()), on_delivery=on_delivery, **optional
                 )
                 break
             except BufferError:
@@ -116,7 +122,7 @@ class LogWriter:
             return BadInput(f"{topic}: a record of {len(value or b''):,} bytes is larger than a broker takes")
         return Unreachable(f"{self.bootstrap}: {topic}: {error.str()} ({error.name()}); {self.last_error}")
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Message, tell: Acknowledged | None = None) -> None:
         if error is not None:
             self.failed += 1
             self.last_error = f"{message.topic()}: {error.str()} ({error.name()})"
@@ -124,6 +130,8 @@ class LogWriter:
         self.acknowledged += 1
         at = (message.topic(), message.partition())
         self.delivered_offsets[at] = max(self.delivered_offsets.get(at, 0), message.offset() + 1)
+        if tell is not None:
+            tell(message.partition(), message.offset())
 
     def _on_error(self, error: KafkaError) -> None:
         self.last_error = f"{error.str()} ({error.name()})"
