@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from k2_core.errors import FencedOut, K2Error
+from k2_core.errors import FencedOut, K2Error, Unreachable
 from k2_core.keys import CONTRACT_KEY, SWEPT_KEY, paused_key, state_key, topic_key
 from k2_core.protocol.ports import Change, Expected, Head, Landed, Ledger, Outpaced, Staged
 from k2_core.receipts import Receipt
 
 ATTEMPTS_MAX = 10
-"""Times a commit that lost to maintenance, or whose answer was lost, is tried again before the run gives up."""
+"""Times a commit that lost to maintenance is tried again before the run gives up."""
+LOST_ANSWERS_MAX = 3
+"""Times a commit fails for another reason, and is proven not to have happened, before the run gives up."""
 
 
 def commit(ledger: Ledger, at: Head, change: Change) -> Landed:
@@ -18,6 +20,7 @@ def commit(ledger: Ledger, at: Head, change: Change) -> Landed:
     """
     staged = ledger.stage(at, change)
     expected = expectations(at, staged)
+    lost = 0
     for _ in range(ATTEMPTS_MAX):
         try:
             return ledger.swap(at, staged, expected)
@@ -32,18 +35,30 @@ def commit(ledger: Ledger, at: Head, change: Change) -> Landed:
             at = _look(ledger, at, unknown)
             if (mine := ledger.landed(at, staged)) is not None:
                 return mine
-            _still_at_start(at, expected, unknown)
+            _expect_at_start(at, expected, unknown)
+            if (lost := lost + 1) == LOST_ANSWERS_MAX:
+                raise _named(at, unknown) from unknown
     raise FencedOut(f"{at.table.name}: {ATTEMPTS_MAX} attempts lost to other commits; plan again")
 
 
 def _look(ledger: Ledger, at: Head, unknown: Exception) -> Head:
     try:
         return ledger.head(at.table)
-    except K2Error:
-        raise unknown from None
+    except K2Error as error:
+        raise Unreachable(
+            f"{at.table.name}: the outcome of a commit is unknown ({unknown}), and the catalog does not say: {error}. "
+            "Nothing is lost: the next run goes on from what is true then."
+        ) from unknown
 
 
-def _still_at_start(at: Head, expected: Expected, unknown: Exception) -> None:
+def _named(at: Head, unknown: Exception) -> K2Error:
+    if isinstance(unknown, K2Error):
+        return unknown
+    told = f"{unknown.__class__.__name__}: {unknown}"
+    return Unreachable(f"{at.table.name}: {LOST_ANSWERS_MAX} commits in a row failed, nothing of them is there: {told}")
+
+
+def _expect_at_start(at: Head, expected: Expected, unknown: Exception) -> None:
     """Offsets at the start: nothing landed, commit again. Elsewhere: somebody else did, and we are done."""
     moved = sorted(key for key, value in expected.items() if at.property(key) != value)
     if moved:
