@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from k2_core.contracts import Table
-
 _NESTED = ("type", "fields", "items", "values")
 _ZERO_BYTES = ("null",)
 
 
-def hazard(schema: Mapping[str, Any], table: Table) -> str | None:
-    """Why no record of a table can be read with this schema, or none safely; None when they can."""
+def hazard(schema: Mapping[str, Any], reader: Mapping[str, Any]) -> str | None:
+    """Why no record of the reader's kind can be read with this schema, or none safely; None when they can."""
     if schema.get("type") != "record" or not isinstance(schema.get("fields"), list):
         return f"a record was expected, found {str(schema.get('type'))[:100]!r}"
     recursive = _recursion(schema, frozenset())
@@ -26,7 +22,7 @@ def hazard(schema: Mapping[str, Any], table: Table) -> str | None:
     endless = _endless_array(schema)
     if endless is not None:
         return f"an array of {endless!r} takes no bytes, so a short record can be endlessly long"
-    return _loose_decimal(schema, table)
+    return _loose_decimal(schema, reader)
 
 
 def is_as_expected(writer: Mapping[str, Any], reader: Mapping[str, Any]) -> bool:
@@ -86,16 +82,20 @@ def _shape(type_: Any) -> Any:
     return type_
 
 
-def _loose_decimal(schema: Mapping[str, Any], table: Table) -> str | None:
+def _loose_decimal(schema: Mapping[str, Any], reader: Mapping[str, Any]) -> str | None:
     """Bytes and strings can be promoted to a decimal's bytes; nobody meant those digits."""
     types = {field.get("name"): branch(field.get("type")) for field in schema["fields"] if isinstance(field, Mapping)}
-    for column in table.feed_columns:
-        if not pa.types.is_decimal(column.type) or column.name not in types:
+    for field in reader["fields"]:
+        if not _is_decimal(branch(field["type"])) or field["name"] not in types:
             continue
-        type_ = types[column.name]
-        if not (isinstance(type_, Mapping) and type_.get("logicalType") == "decimal"):
-            return f"{column.name} is {str(type_)[:100]}, expected a decimal"
+        type_ = types[field["name"]]
+        if not _is_decimal(type_):
+            return f"{field['name']} is {str(type_)[:100]}, expected a decimal"
     return None
+
+
+def _is_decimal(type_: Any) -> bool:
+    return isinstance(type_, Mapping) and type_.get("logicalType") == "decimal"
 
 
 def _children(schema: Any) -> list[Any]:

@@ -7,11 +7,14 @@ from decimal import Decimal
 
 import fastavro
 import pytest
+import structlog
 
 from k2_core.avro import avro_schema
 from k2_core.contracts import QUOTES, TRADES
+from k2_core.frames import Frames
 from k2_core.quality import Reason
-from k2_resources.avro_codec import decoder
+from k2_core.v1 import v1_schema
+from k2_resources.avro_codec import decoder, fastavro_decoder
 from k2_tests.ticks import NOON, encoded, quote, trade
 
 
@@ -21,9 +24,13 @@ def body(schema, record):
     return stream.getvalue()
 
 
+def decoded_by(schema, *bodies, table=TRADES):
+    return decoder(schema, table)(Frames.of(bodies))
+
+
 def read(schema, record, table=TRADES):
     """The row a record written with one schema becomes, or the reason it becomes none."""
-    decoded = decoder(schema, table)([body(schema, record)])
+    decoded = decoded_by(schema, body(schema, record), table=table)
     return decoded.dead[0][0] if decoded.dead else decoded.rows.to_pylist()[0]
 
 
@@ -71,13 +78,13 @@ def test_decimals_are_exact_to_the_edge_of_the_contract(value):
     ],
 )
 def test_a_decimal_that_does_not_fit_is_dead_and_its_neighbours_are_rows(content):
-    decoded = decoder(avro_schema(TRADES), TRADES)([encoded(trade(1))[5:], with_bytes("price", content)])
+    decoded = decoded_by(avro_schema(TRADES), encoded(trade(1))[5:], with_bytes("price", content))
     assert [reason for reason, _ in decoded.dead.values()] == [Reason.DECIMAL_OVERFLOW]
     assert len(decoded.rows) == 1
 
 
 def test_a_decimal_padded_to_sixteen_bytes_is_read():
-    decoded = decoder(avro_schema(TRADES), TRADES)([with_bytes("price", b"\x00" * 15 + b"\x05")])
+    decoded = decoded_by(avro_schema(TRADES), with_bytes("price", b"\x00" * 15 + b"\x05"))
     assert decoded.rows["price"].to_pylist() == [Decimal("0.00000005")]
 
 
@@ -154,14 +161,14 @@ def test_a_price_of_a_type_avro_does_not_promote_is_of_another_kind(type_):
 
 def test_an_integer_wider_than_its_column_is_dead():
     wide = body({**changed("quality_flags", "long")}, trade(1, quality_flags=1 << 40))
-    decoded = decoder(avro_schema(TRADES), TRADES)([wide])
+    decoded = decoded_by(avro_schema(TRADES), wide)
     assert decoded.dead[0][0] is Reason.UNDECODABLE
 
 
 def test_text_that_is_not_utf8_is_dead():
     bad = body(changed("currency", "bytes"), trade(1, currency=b"\xff\xfe"))
     half_a_pair = body(changed("currency", "bytes"), trade(1, currency=b"\xed\xa0\x80"))
-    decoded = decoder(avro_schema(TRADES), TRADES)([bad, half_a_pair])
+    decoded = decoded_by(avro_schema(TRADES), bad, half_a_pair)
     assert [reason for reason, _ in decoded.dead.values()] == [Reason.UNDECODABLE] * 2
 
 
@@ -170,15 +177,65 @@ def test_a_length_beyond_the_record_is_truncated_without_reserving_it():
     key = trade(1)["message_id"].encode()
     assert good[1:].startswith(key)
     claimed = body("long", 1 << 60) + good[1:]
-    assert decoder(avro_schema(TRADES), TRADES)([claimed]).dead[0][0] is Reason.TRUNCATED
+    assert decoded_by(avro_schema(TRADES), claimed).dead[0][0] is Reason.TRUNCATED
 
 
 def test_a_union_branch_that_does_not_exist_is_dead():
     """vendor_data is the field before the last and null, each one byte."""
     good = encoded(trade(1))[5:]
-    assert len(decoder(avro_schema(TRADES), TRADES)([good[:-2] + b"\x04" + good[-1:]]).dead) == 1
+    assert len(decoded_by(avro_schema(TRADES), good[:-2] + b"\x04" + good[-1:]).dead) == 1
 
 
 @pytest.mark.parametrize("schema", [{"type": "long"}, {"type": "string"}, {"type": "array", "items": "string"}])
 def test_a_schema_that_is_no_record_of_ours_makes_its_records_dead(schema):
-    assert decoder(schema, TRADES)([b"\x02a", b""]).dead.keys() == {0, 1}
+    assert decoded_by(schema, b"\x02a", b"").dead.keys() == {0, 1}
+
+
+def one_by_one(schema, *bodies, table=TRADES):
+    """What fastavro makes of them, whether or not lockstep covers the schema."""
+    decode = fastavro_decoder(schema, avro_schema(table), table.arrow_schema(origins=("feed",)))
+    return decode(Frames.of(bodies))
+
+
+@pytest.mark.parametrize("table", [TRADES, QUOTES])
+def test_both_decoders_give_the_same_rows(table):
+    make = trade if table is TRADES else quote
+    rows = [
+        make(n, vendor_data={"k": str(n)} if n % 3 else None, source_sequence=None if n % 5 else n) for n in range(50)
+    ]
+    bodies = [encoded(row, table)[5:] for row in rows]
+    fast = decoded_by(avro_schema(table), *bodies, table=table)
+    assert fast.rows.equals(one_by_one(avro_schema(table), *bodies, table=table).rows, check_metadata=True)
+    assert fast.rows["message_id"].to_pylist() == [row["message_id"] for row in rows]
+
+
+def test_both_decoders_name_what_is_wrong_alike():
+    good, overlong = encoded(trade(1))[5:], with_bytes("price", b"\x01" * 17)
+    bodies = [good[:-1], good + b"\0", overlong, with_bytes("price", b""), good[:10]]
+    fast, slow = decoded_by(avro_schema(TRADES), *bodies), one_by_one(avro_schema(TRADES), *bodies)
+    assert {i: r for i, (r, _) in fast.dead.items()} == {i: r for i, (r, _) in slow.dead.items()}
+    assert fast.dead[2] == slow.dead[2]
+
+
+def test_a_null_where_the_contract_has_none_is_of_another_kind():
+    schema = changed("currency", ["null", "string"])
+    decoded = decoded_by(schema, body(schema, trade(1)), body(schema, trade(2, currency=None)))
+    assert [reason for reason, _ in decoded.dead.values()] == [Reason.WRONG_RECORD]
+    assert decoded.rows["currency"].to_pylist() == ["USDT"]
+
+
+def test_a_shape_read_one_by_one_is_said_once():
+    schema = {**changed("price", decimal(18, 3)), "doc": "only here"}
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            read(schema, trade(1, price=Decimal("1.125")))
+    assert [entry["event"] for entry in said] == ["decoded_one_by_one"]
+    assert said[0]["why"] == "price: decimal(18,3) cannot be read as decimal(18,8)"
+
+
+@pytest.mark.parametrize("table", [TRADES, QUOTES])
+def test_the_schema_of_the_contract_itself_is_read_in_lockstep(table):
+    with structlog.testing.capture_logs() as said:
+        decoder(avro_schema(table), table)
+        decoder(v1_schema(table), table)
+    assert said == []
