@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test lint types imports docs pytest lock clean
+.PHONY: help setup demo test lint types imports docs pytest torture bench bench-peers lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,19 @@ docs: setup
 
 pytest: setup
 	$(PY) -m pytest
+
+SEEDS ?= 1000000
+KILLS ?= 10000
+torture: setup  ## the long forms: SEEDS simulated schedules, then KILLS kill -9 of real processes
+	$(PY) -m k2_tests.simulation --seeds 0:$(SEEDS)
+	$(PY) -m k2_tests.crash.torture --kills $(KILLS)
+
+bench: setup  ## every bench in one run, as Markdown
+	$(PY) -m k2_tests.bench
+
+RECORDS ?= 2000000
+bench-peers: setup  ## the same records through K2, Spark, Kafka Connect and plain Python (needs Java 17 and Maven)
+	$(PY) -m k2_tests.bench.peers --records $(RECORDS)
 
 lock:  ## resolve requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate -o requirements.lock

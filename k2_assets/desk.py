@@ -1,6 +1,7 @@
 """Between the log and the ledger: what can be decoded now is decoded, and what is decoded is judged."""
 
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from k2_assets.batches import Judged, dead_letter_rows, gap_rows, judge_records,
 from k2_assets.waiting import Waiting
 from k2_core.contracts import Table
 from k2_core.decode import Decoded, Decoder, decode
-from k2_core.errors import SchemaUnavailable
+from k2_core.errors import SchemaUnavailable, Unreachable
 from k2_core.feeds import Feed
 from k2_core.offsets import OffsetRange
 from k2_core.protocol.ports import Change, Head, Reach
@@ -56,10 +57,18 @@ class Desk:
     def _decoded(self, table: Table, batches: Iterator[LogBatch]) -> Generator[Decoding, None, None]:
         waiting = Waiting()
         for whole in batches:
-            batch = waiting.split(whole, self._schema_trouble)
-            if batch.ranges:
-                yield Decoding(batch, tuple(self._decode(table, records) for records in batch.records))
+            decoding = self._decoding(table, whole, waiting)
+            if decoding.ranges:
+                yield decoding
         waiting.complain()
+
+    def _decoding(self, table: Table, whole: LogBatch, waiting: Waiting) -> Decoding:
+        """Who has to wait is asked only once somebody has to: asking costs another look at every record."""
+        if not waiting.partitions:
+            with suppress(SchemaUnavailable):
+                return Decoding(whole, tuple(self._decode(table, records) for records in whole.records))
+        batch = waiting.split(whole, self._schema_trouble)
+        return Decoding(batch, tuple(self._decode(table, records) for records in batch.records))
 
     def _decode(self, table: Table, records: Records) -> Decoded:
         return decode(records, table, partial(self._decoder, self.feeds[records.topic]))
@@ -106,10 +115,13 @@ class Desk:
         return None if schema is None else decoder(schema, feed.table)
 
     def _schema(self, feed: Feed, schema_id: int) -> dict[str, Any] | None:
-        """The writer schema of an id, None when there is none. Raises SchemaUnavailable, Unreachable."""
-        schema = self.registry.schema(schema_id)
-        if schema is not None or self.registry.knows_subject(feed.subject):
-            return schema
+        """The writer schema of an id, None when there is none. Raises SchemaUnavailable."""
+        try:
+            schema = self.registry.schema(schema_id)
+            if schema is not None or self.registry.knows_subject(feed.subject):
+                return schema
+        except Unreachable as silent:  # stops those who need it now, not those whose ids are known
+            raise SchemaUnavailable(str(silent)) from silent
         raise SchemaUnavailable(
             f"schema id {schema_id} is unknown and so is subject {feed.subject}: the registry may be another one or "
             f"empty. Records of {feed.topic} wait until it answers."

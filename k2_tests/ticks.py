@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -109,8 +110,13 @@ def table_of(feed: Feed, records: Iterable[Mapping[str, Any]]) -> pa.Table:
 def encoded(record: Mapping[str, Any], table: Table = TRADES, schema_id: int = 1) -> bytes:
     """A record in the Confluent wire format."""
     body = io.BytesIO()
-    fastavro.schemaless_writer(body, fastavro.parse_schema(avro_schema(table)), dict(record))
+    fastavro.schemaless_writer(body, _parsed(table), dict(record))
     return b"\0" + schema_id.to_bytes(4, "big") + body.getvalue()
+
+
+@cache
+def _parsed(table: Table) -> Any:
+    return fastavro.parse_schema(avro_schema(table))
 
 
 __all__ = ["FEEDS", "NOON", "QUOTES", "TRADES", "asx_trade", "encoded", "quote", "table_of", "trade"]

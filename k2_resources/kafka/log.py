@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import filterfalse
 from typing import Any
 
 import structlog
@@ -201,7 +202,7 @@ class KafkaLog:
             if end.error().code() != KafkaError._PARTITION_EOF:
                 raise self._refused(end, progress)
         before = progress.left
-        progress.take([m for m in messages if m.error() is None] if ends else messages)
+        progress.take(list(filterfalse(Message.error, messages)) if ends else messages)
         for end in ends:
             progress.reach(end.topic(), end.partition(), end.offset())
         if done := progress.finished():
