@@ -17,6 +17,7 @@ from k2_api.problems import ProblemDocument, install
 from k2_api.reads import LakeView, Reads
 from k2_api.responses import Backend
 from k2_api.routes import bars, ops, quotes, reference, snapshots, trades
+from k2_api.scrape import Scraper
 from k2_api.security import ensure_secret, require_key
 from k2_resources.duck import Duck
 from k2_resources.lake.catalog import Lake
@@ -33,7 +34,8 @@ def create_app(settings: Settings, lake: LakeView | None = None) -> FastAPI:
     api_key = ensure_secret(settings.api_key_file)
     cursors = CursorBox(ensure_secret(settings.home / "cursor.key"))
     view = lake or Lake(settings.catalog(), settings.warehouse_path())
-    zones = {feed.exchange: feed.timezone for feed in load_feeds(settings)}
+    feeds = load_feeds(settings)
+    zones = {feed.exchange: feed.timezone for feed in feeds}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,6 +50,7 @@ def create_app(settings: Settings, lake: LakeView | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.api_key = api_key
     app.state.metrics = RequestMetrics(app.version)
+    app.state.scraper = Scraper(settings, feeds)
     for room in (trades, quotes, bars, reference, snapshots):
         app.include_router(room.router, dependencies=[Depends(require_key)])
     app.include_router(ops.router)

@@ -1,15 +1,18 @@
 """The ingestion engine: real adapters put behind the ports of the protocol. Imports no Dagster."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
 from k2_assets.desk import Desk
 from k2_core.contracts import INGESTED, TABLES, Table
+from k2_core.errors import CatalogLost
 from k2_core.feeds import Feed
 from k2_core.offsets import OffsetRange
 from k2_core.protocol.collect import collect
@@ -83,6 +86,16 @@ class Engine:
         """Go on with topics that were made anew: a new epoch from their low watermarks. None when none changed."""
         return self.ingestion.adopt(table, topics, run_id=run_id, who=who, why=why)
 
+    def accept_loss(self, table: Table, topic: str, *, run_id: str, who: str, why: str) -> Committed | None:
+        """Go on past records the log no longer holds. None without a loss. Raises IncarnationChanged, NotFound."""
+        return self.ingestion.accept_loss(table, topic, run_id=run_id, who=who, why=why)
+
+    def resume(
+        self, table: Table, topic: str, kafka_partitions: Iterable[int] | None, *, run_id: str, who: str, why: str
+    ) -> Committed | None:
+        """Read paused Kafka partitions again; all of a topic's with None. None when none of them is paused."""
+        return self.ingestion.resume(table, topic, kafka_partitions, run_id=run_id, who=who, why=why)
+
     def lag(self, table: Table) -> dict[str, int]:
         """Records waiting per topic, from the stored offsets and the watermarks."""
         return self.ingestion.lag(table)
@@ -101,6 +114,7 @@ def open_engine(settings: Settings) -> Engine:
     failpoints.arm(settings.failpoint)
     settings.home.mkdir(parents=True, exist_ok=True)
     lake = Lake(settings.catalog(), settings.warehouse_path())
+    _expect_catalog(lake)
     lake.ensure(TABLES)
     kafka = KafkaLog(
         settings.bootstrap(),
@@ -108,7 +122,25 @@ def open_engine(settings: Settings) -> Engine:
         memory_bytes_max=settings.memory_bytes_max,
         age_seconds_max=settings.commit_age_seconds_max,
     )
-    return Engine(settings, load_feeds(settings), lake, kafka, Registry(settings.registry()))
+    registry = Registry(settings.registry(), kept=_kept_schemas(settings))
+    return Engine(settings, load_feeds(settings), lake, kafka, registry)
+
+
+def _kept_schemas(settings: Settings) -> Path:
+    """Where a home keeps the schemas of its registry. Ids are a registry's own: another address has another folder."""
+    named = hashlib.sha256((settings.registry_url or "embedded").encode()).hexdigest()[:16]
+    return settings.home / "schemas" / named
+
+
+def _expect_catalog(lake: Lake) -> None:
+    """Refuse to make tables anew over the files of others. Raises CatalogLost: the old ones would be gone unseen."""
+    for table in INGESTED:
+        receipts = Path(f"{lake.warehouse}/{table.namespace}/{table.short_name}/k2/receipts")
+        if receipts.is_dir() and lake.state(table) is None:
+            raise CatalogLost(
+                f"{table.name} is not in the catalog, but {receipts.parents[1]} holds what was committed to it. "
+                "Restore the catalog, or move that directory away to begin anew."
+            )
 
 
 def ingest_until_caught_up(engine: Engine, run_id: str | None = None) -> list[Committed]:

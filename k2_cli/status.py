@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def _report(settings: Settings) -> dict[str, Any]:
     services = _services(settings)
     up = [service for service in services.values() if service["answers"]]
     lake = _lake(settings) if services["kafka"]["answers"] else {}
-    healthy = len(up) == len(services) and "error" not in lake
+    healthy = is_healthy(services, lake)
     return {
         "state": STATES[DOWN if not up else HEALTHY if healthy else DEGRADED],
         "home": str(settings.home),
@@ -45,6 +46,12 @@ def _report(settings: Settings) -> dict[str, Any]:
         "api_key_file": str(settings.api_key_file) if settings.api_key_file.exists() else None,
         **lake,
     }
+
+
+def is_healthy(services: Mapping[str, Mapping[str, Any]], lake: Mapping[str, Any]) -> bool:
+    """Whether everything answers and nothing stands: a halted topic or a paused Kafka partition waits for somebody."""
+    stands = any(topic["halted"] or topic["paused"] for topic in lake.get("topics", ()))
+    return all(service["answers"] for service in services.values()) and "error" not in lake and not stands
 
 
 def _services(settings: Settings) -> dict[str, dict[str, Any]]:

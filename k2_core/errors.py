@@ -6,7 +6,8 @@
     │   ├── OffsetBelowRetention
     │   ├── LogTruncated
     │   ├── IncarnationChanged
-    │   └── PartitionPaused
+    │   ├── PartitionPaused
+    │   └── CatalogLost
     ├── FencedOut              another writer committed what this one relied on
     ├── SchemaUnavailable      the registry cannot answer for a schema id
     ├── Unreachable            a server did not answer
@@ -14,6 +15,7 @@
     ├── NotFound               something named does not exist
     ├── AlreadyRunning         another stack holds this home
     ├── Damaged                a stored file is missing or differs from its receipt
+    ├── Unwritable             a file could not be written: a full disk, a missing right, a dying device
     ├── QueryTimeout, QueryTooLarge, QueryStopped    in k2_resources.duck: a query that was not let run to its end
     └── Tripped                in k2_resources.failpoints: a test stopped the protocol at a named place
 
@@ -65,6 +67,12 @@ class PartitionPaused(Halted):
     code = "PARTITION_PAUSED"
 
 
+class CatalogLost(Halted):
+    """Raised when the catalog does not know a table whose files are in the warehouse; a new table would hide them."""
+
+    code = "CATALOG_LOST"
+
+
 class FencedOut(K2Error):
     """Raised when another writer changed what a commit relied on; nothing was written to the table."""
 
@@ -105,3 +113,9 @@ class Damaged(K2Error):
     """Raised when a stored file is missing, or its content differs from its receipt."""
 
     code = "DAMAGED"
+
+
+class Unwritable(K2Error):
+    """Raised when a file could not be written; nobody was told of it, so nothing is half committed."""
+
+    code = "UNWRITABLE"

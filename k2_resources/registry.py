@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -30,8 +34,10 @@ Answer = TypeVar("Answer")
 class Registry:
     """One schema registry. Safe to share between threads; connects when first asked."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, kept: Path | None = None) -> None:
+        """kept: folder of the schemas this registry has given before, for the times when it does not answer."""
         self.url = url
+        self._kept = kept
         self._client = SchemaRegistryClient(
             {
                 "url": url,
@@ -63,9 +69,15 @@ class Registry:
             if absent.code == SCHEMA_NOT_FOUND:
                 return None
             raise
+        except Unreachable:
+            if (kept := self._recall(schema_id)) is not None:
+                return kept
+            raise
         if (found.schema_type or "AVRO") != "AVRO":
             return {"type": found.schema_type}
-        return _record(schema_id, found.schema_str)
+        schema = _record(schema_id, found.schema_str)
+        self._keep(schema_id, schema)
+        return schema
 
     def knows_subject(self, subject: str) -> bool:
         """Tell whether the subject has at least one version. Raises Unreachable, SchemaUnavailable."""
@@ -79,6 +91,29 @@ class Registry:
     def close(self) -> None:
         """Close its connections; the registry cannot be asked afterwards."""
         self._client.close()
+
+    def _keep(self, schema_id: int, schema: dict[str, Any]) -> None:
+        """Write a schema once. Only a hint for bad days: a folder that takes nothing is no trouble."""
+        if self._kept is None or (file := self._file(self._kept, schema_id)).exists():
+            return
+        unfinished = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+        with suppress(OSError):
+            self._kept.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(schema))
+            unfinished.replace(file)
+
+    def _recall(self, schema_id: int) -> dict[str, Any] | None:
+        """A schema given before; None where there is none that can be read."""
+        if self._kept is None:
+            return None
+        try:
+            return _record(schema_id, self._file(self._kept, schema_id).read_text())
+        except (OSError, SchemaUnavailable):
+            return None
+
+    @staticmethod
+    def _file(folder: Path, schema_id: int) -> Path:
+        return folder / f"{schema_id}.json"
 
     def _ask(self, what: str, call: Callable[[], Answer]) -> Answer:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -9,6 +11,7 @@ from k2_api.health import dependencies, overall
 from k2_api.models import About, HealthAnswer
 from k2_api.observe import state_metrics
 from k2_api.responses import backend
+from k2_api.scrape import CATALOG_SECONDS
 from k2_core.contracts import INGESTED
 from k2_core.errors import K2Error
 from k2_core.windows import iso
@@ -35,16 +38,18 @@ async def health(request: Request, response: Response) -> HealthAnswer:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
-    """Prometheus text: this process's requests, and the state of the tables as they are now."""
+    """Prometheus text: this process's requests, and how the tables, the log and the machine are now."""
     own = generate_latest(request.app.state.metrics.registry)
-    return Response(own + await _state(request), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_LATEST)
+    text = own + await _state(request)
+    return Response(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_LATEST)
 
 
 async def _state(request: Request) -> bytes:
-    reads = backend(request).reads
+    reads, scraper = backend(request).reads, request.app.state.scraper
     try:
-        pinned = [await reads.pin(table) for table in INGESTED]
-        kept = {table.name: len(await reads.snapshots(table, SNAPSHOTS_MAX)) for table in INGESTED}
-    except K2Error:
-        return b"# the catalog does not answer: no state metrics\n"
-    return state_metrics(pinned, kept)
+        async with asyncio.timeout(CATALOG_SECONDS):
+            pinned = [await reads.pin(table) for table in INGESTED]
+            kept = {table.name: len(await reads.snapshots(table, SNAPSHOTS_MAX)) for table in INGESTED}
+    except (K2Error, TimeoutError):
+        return b"# the catalog does not answer: no table metrics\n" + bytes(await scraper.scrape(reads, ()))
+    return state_metrics(pinned, kept) + bytes(await scraper.scrape(reads, pinned))
