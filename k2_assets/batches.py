@@ -5,8 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +23,10 @@ from k2_core.records import Records
 from k2_core.screen import screen
 from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Screened, State, StoredRows, Verdict
 
+_DEAD = 3
+_OUTCOMES = 4
+"""WRITTEN, DUPLICATE and REVISION of `verdict`, and dead."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -33,7 +39,7 @@ class Judged:
     verdict: Verdict
     epoch: int
 
-    @property
+    @cached_property
     def dead(self) -> list[Dead]:
         """Every dead letter, its index into the records."""
         places = self.decoded.source[[d.index for d in self.screened.dead]].tolist() if self.screened.dead else []
@@ -42,6 +48,16 @@ class Judged:
             for at, d in zip(places, self.screened.dead, strict=True)
         ]
         return sorted([*self.decoded.dead, *hard], key=lambda d: d.index)
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """What became of the records: one row a Kafka partition, one column an outcome of `verdict`, then the dead."""
+        partitions = self.records.kafka_partitions
+        stored = partitions[self.decoded.source[self.screened.source]].astype(np.int64)
+        dead = partitions[[d.index for d in self.dead]].astype(np.int64)
+        cells = np.concatenate([stored * _OUTCOMES + self.verdict.outcome, dead * _OUTCOMES + _DEAD])
+        length = (int(partitions.max(initial=0)) + 1) * _OUTCOMES
+        return np.bincount(cells, minlength=length).reshape(-1, _OUTCOMES)
 
 
 def judge_records(
@@ -55,16 +71,17 @@ def judge_records(
     today: date,
 ) -> Judged:
     """Decide every record of one topic; decoded is what was made of these records."""
-    rows = _with_lineage(decoded, records, epoch)
+    rows = with_lineage(decoded, records, epoch)
     screened = screen(feed, rows, today)
     verdict = decide(feed, screened, state, stored)
     return Judged(feed, records, decoded, screened, verdict, epoch)
 
 
-def _with_lineage(decoded: Decoded, records: Records, epoch: int) -> pa.Table:
+def with_lineage(decoded: Decoded, records: Records, epoch: int) -> pa.Table:
+    """Rows with the columns that say which record each came from."""
     n, at = len(decoded.rows), decoded.source
-    rows = decoded.rows.append_column("kafka_topic", pa.array([records.topic] * n, pa.string()))
-    rows = rows.append_column("kafka_epoch", pa.array(np.full(n, epoch), pa.int32()))
+    rows = decoded.rows.append_column("kafka_topic", pa.repeat(records.topic, n))
+    rows = rows.append_column("kafka_epoch", pa.array(np.full(n, epoch, np.int32)))
     rows = rows.append_column("kafka_partition", pa.array(records.kafka_partitions[at], pa.int32()))
     return rows.append_column("kafka_offset", pa.array(records.offsets[at], pa.int64()))
 
@@ -95,23 +112,20 @@ def receipt_for(
 
 
 def _count(r: OffsetRange, epoch: int, judged: Judged | None) -> RangeCount:
-    if judged is None:
+    if judged is None or r.kafka_partition >= len(judged.counts):
         return RangeCount(r.topic, epoch, r.kafka_partition, r.start, r.end)
-    mine = judged.records.kafka_partitions == r.kafka_partition
-    outcomes = judged.verdict.outcome[mine[judged.decoded.source[judged.screened.source]]]
-    counts = np.bincount(outcomes, minlength=3)
-    dead = sum(1 for d in judged.dead if mine[d.index])
+    counts = judged.counts[r.kafka_partition]
     return RangeCount(
         r.topic,
         epoch,
         r.kafka_partition,
         r.start,
         r.end,
-        read=int(mine.sum()),
+        read=int((judged.records.kafka_partitions == r.kafka_partition).sum()),
         written=int(counts[WRITTEN]),
         duplicates=int(counts[DUPLICATE]),
         revisions=int(counts[REVISION]),
-        dead=dead,
+        dead=int(counts[_DEAD]),
     )
 
 
@@ -162,7 +176,6 @@ def _gap_row(event: GapEvent) -> dict[str, object]:
         "gap_id": event.gap_id,
         "size": event.size,
         "severity": event.severity,
-        "session": 0,
         "event_number": 0,
         "actor": "judge",
     }

@@ -53,9 +53,24 @@ def symbol_problem(symbol: str) -> str | None:
     return part_problem(symbol)
 
 
+def key_prefix(exchange: str, symbol: str, kind: str) -> str:
+    """What every key of one symbol begins with, e.g. BINANCE:BTCUSDT:trade: with the separator."""
+    return f"{exchange}:{symbol}:{kind}:"
+
+
+def dated_prefix(exchange: str, symbol: str, kind: str, day: date) -> str:
+    """What every key of one symbol and exchange-local date begins with, e.g. ASX:BHP:trade:2014-03-11: ."""
+    return f"{key_prefix(exchange, symbol, kind)}{day.isoformat()}:"
+
+
 def numbered_key(exchange: str, symbol: str, kind: str, source_id: int) -> str:
-    """Key of a source with ids, e.g. BINANCE:BTCUSDT:trade:3735683259."""
-    return f"{exchange}:{symbol}:{kind}:{source_id}"
+    """Key of a source with ids, e.g. BINANCE:BTCUSDT:trade:3735683259, as a feed states it."""
+    return f"{key_prefix(exchange, symbol, kind)}{source_id}"
+
+
+def session_suffix(session: int) -> str:
+    """What the judge appends to the key of a source that began its ids anew: `~1`, `~2`; the first has none."""
+    return f"~{session}" if session else ""
 
 
 def trade_fields(microsecond_of_day: int, price: Decimal, quantity: Decimal, condition: str) -> str:
@@ -74,7 +89,7 @@ def quote_fields(microsecond_of_day: int, prices_and_sizes: Iterable[Decimal | N
 
 def counted_key(exchange: str, symbol: str, kind: str, day: date, *, fields: str, occurrence: int) -> str:
     """Key of a source without ids, e.g. ASX:BHP:trade:2014-03-11:34512.881:36.55:400:5:0. day: exchange-local."""
-    return f"{exchange}:{symbol}:{kind}:{day.isoformat()}:{fields}:{occurrence}"
+    return f"{dated_prefix(exchange, symbol, kind, day)}{fields}:{occurrence}"
 
 
 def source_id(key: str) -> str:

@@ -1,11 +1,13 @@
-"""Which ids of a source were seen: sets of intervals, one per scope.
+"""Which ids of a source were seen: sets of intervals, one per numbering of a scope.
 
-Belongs here: set arithmetic over ids. What a hole or a repeat means for a row is decided in `judge`.
+Belongs here: set arithmetic over ids. Which numbering an id belongs to is decided in `numberings`; what a hole or a
+repeat means for a row, in `judge`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +17,8 @@ Ids = npt.NDArray[np.int64]
 
 MAX_ID = 2**63 - 1
 """Ids are non-negative signed 64-bit integers, in Avro and in Iceberg."""
+COVER_HOLES_MAX = 15
+"""Holes kept in the cover of a monotonic feed: enough to leave a few stray ids out, few enough to write every time."""
 
 _NO_IDS: Ids = np.empty(0, np.int64)
 
@@ -45,6 +49,11 @@ class Intervals:
         unique = np.unique(ids)
         return _merged(unique, unique)
 
+    @classmethod
+    def between(cls, first: int, last: int) -> Intervals:
+        """Every id from first to last, both inclusive."""
+        return cls(np.array([first], np.int64), np.array([last], np.int64))
+
     def contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which ids are in the set. Shape of ids."""
         if not len(self):
@@ -55,10 +64,20 @@ class Intervals:
 
     def union(self, other: Intervals) -> Intervals:
         """Both sets together, neighbours joined."""
+        if not len(self) or not len(other):
+            return self if len(self) else other
         firsts = np.concatenate([self.firsts, other.firsts])
         lasts = np.concatenate([self.lasts, other.lasts])
         order = np.argsort(firsts, kind="stable")
         return _merged(firsts[order], lasts[order])
+
+    def followed_by(self, firsts: list[int], lasts: list[int]) -> Intervals:
+        """With intervals above the highest, themselves ascending."""
+        if len(self) and len(firsts) == 1 and firsts[0] - 1 == self.lasts[-1]:
+            grown = self.lasts.copy()
+            grown[-1] = lasts[0]
+            return Intervals(self.firsts, grown)
+        return _merged(np.concatenate([self.firsts, firsts]), np.concatenate([self.lasts, lasts]))
 
     def clipped(self, first: int, last: int) -> Intervals:
         """What lies within [first, last], both inclusive."""
@@ -66,13 +85,41 @@ class Intervals:
         inside = firsts <= lasts
         return Intervals(firsts[inside], lasts[inside])
 
+    def covered(self, holes_max: int = COVER_HOLES_MAX) -> Intervals:
+        """A set that holds this one and has few holes: the topmost and the widest of the others stay.
+
+        The topmost stays so that the two highest ids can always be told.
+        """
+        if len(self) - 1 <= holes_max:
+            return self
+        widths = self.firsts[1:] - self.lasts[:-1]
+        widths[-1] = MAX_ID
+        open_ = np.zeros(len(widths), bool)
+        open_[np.argsort(-widths, kind="stable")[:holes_max]] = True
+        return Intervals(self.firsts[np.concatenate([[True], open_])], self.lasts[np.concatenate([open_, [True]])])
+
     def holes(self) -> list[tuple[int, int]]:
         """The missing ids between the smallest and the largest, as inclusive (first, last), ascending."""
-        return list(zip((self.lasts[:-1] + 1).tolist(), (self.firsts[1:] - 1).tolist(), strict=True))
+        return _pairs(*self.hole_bounds)
+
+    @property
+    def hole_bounds(self) -> tuple[Ids, Ids]:
+        """The holes as two columns."""
+        return self.lasts[:-1] + 1, self.firsts[1:] - 1
 
     @property
     def highest(self) -> int | None:
         return int(self.lasts[-1]) if len(self) else None
+
+    @property
+    def highest_two(self) -> tuple[int | None, int | None]:
+        """The second highest id and the highest."""
+        if not len(self):
+            return None, None
+        first, last = int(self.firsts[-1]), int(self.lasts[-1])
+        if first < last:
+            return last - 1, last
+        return (int(self.lasts[-2]) if len(self) > 1 else None), last
 
 
 def _merged(firsts: Ids, lasts: Ids) -> Intervals:
@@ -86,22 +133,77 @@ def _merged(firsts: Ids, lasts: Ids) -> Intervals:
     return Intervals(firsts[starts], reach[ends])
 
 
+EVER_MS = -(2**63)
+"""Start of the first stretch of a scope: whatever comes late was always part of the first numbering."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A piece of event time that belongs to one numbering, both ends inclusive. Milliseconds since the epoch.
+
+    Milliseconds, because one row may be stated once in milliseconds and once in microseconds.
+    """
+
+    start_ms: int
+    end_ms: int
+    session: int
+
+
 @dataclass(frozen=True)
 class ScopeState:
-    """What is known of one scope (one symbol of a feed): ids stored, ids that died as dead letters, the highest id."""
+    """What is known of one scope (one symbol of a feed): its newest numbering, and beside it the others.
+
+    seen: ids stored; of a monotonic feed a cover of them. dead: ids that died as dead letters. high: what a monotonic
+    feed remembered before it kept a cover: any id up to it may be stored. session: number of this numbering.
+    Of the newest alone: stretches, disjoint and ascending, whose last is its own; others; adrift: (event time in ms,
+    id) of dead letters whose time no stretch holds yet.
+    """
 
     seen: Intervals = field(default_factory=Intervals)
     dead: Intervals = field(default_factory=Intervals)
     high: int | None = None
+    session: int = 0
+    stretches: tuple[Stretch, ...] = ()
+    others: tuple[ScopeState, ...] = ()
+    adrift: frozenset[tuple[int, int]] = frozenset()
 
-    def known(self) -> Intervals:
-        """Every id that is no gap: stored, or dead with its bytes kept.
+    @property
+    def stored(self) -> Intervals:
+        """Every id that may be stored."""
+        return self.seen if self.high is None else self.seen.union(Intervals.between(0, self.high))
 
-        A dead id outside the span of the stored ones says nothing: one corrupt id must not open a hole up to it.
+    def numberings(self) -> dict[int, ScopeState]:
+        """Every numbering of the scope by its number."""
+        return {state.session: state for state in (*self.others, self)}
+
+    def numbering(self, session: int) -> ScopeState:
+        """One of them; empty if nothing is known of it."""
+        return self if session == self.session else self.numberings().get(session, ScopeState(session=session))
+
+    @classmethod
+    def of(
+        cls, numberings: Mapping[int, ScopeState], stretches: tuple[Stretch, ...], adrift: frozenset[tuple[int, int]]
+    ) -> ScopeState:
+        """Put the numberings of a scope together."""
+        newest = stretches[-1].session if stretches else 0
+        top = numberings.get(newest, cls())
+        others = tuple(
+            cls(other.seen, other.dead, other.high, session)
+            for session, other in sorted(numberings.items())
+            if session != newest
+        )
+        return cls(top.seen, top.dead, top.high, newest, stretches, others, adrift)
+
+    def known(self, undecided: Iterable[int] = ()) -> Intervals:
+        """Every id of this numbering that is no gap: stored, or dead with its bytes kept.
+
+        undecided: dead ids adrift that would belong here by now. A dead id outside the span of the stored ones says
+        nothing: one corrupt id must not open a hole up to it.
         """
         if not len(self.seen):
             return self.seen
-        return self.seen.union(self.dead.clipped(int(self.seen.firsts[0]), int(self.seen.lasts[-1])))
+        dead = self.dead.union(Intervals.of(np.array(sorted(undecided), np.int64)))
+        return self.seen.union(dead.clipped(int(self.seen.firsts[0]), int(self.seen.lasts[-1])))
 
 
 @dataclass(frozen=True)
@@ -115,16 +217,29 @@ class HoleChange:
 
 
 def hole_changes(before: Intervals, after: Intervals) -> list[HoleChange]:
-    """The events that turn the holes of one set into those of a larger one, in id order.
+    """The events that turn the holes of one set into those of another, in id order.
 
     A hole that shrank is closed, and what remains of it opens under its own id with the old one as parent.
     """
-    old, new = before.holes(), after.holes()
-    gone = sorted(set(old) - set(new))
-    came = sorted(set(new) - set(old))
+    gone, came = _only_in(before, after), _only_in(after, before)
     changes = [HoleChange(first, last, "filled") for first, last in gone]
     for first, last in came:
         at = bisect_right(gone, (first, MAX_ID)) - 1
         parent = gone[at] if at >= 0 and last <= gone[at][1] else None
         changes.append(HoleChange(first, last, "open", parent))
     return sorted(changes, key=lambda c: (c.first, c.state))
+
+
+def _only_in(one: Intervals, other: Intervals) -> list[tuple[int, int]]:
+    """The holes of one set that are no holes of the other, ascending."""
+    firsts, lasts = one.hole_bounds
+    theirs, their_lasts = other.hole_bounds
+    if len(theirs):
+        at = np.minimum(np.searchsorted(theirs, firsts), len(theirs) - 1)
+        differ = (theirs[at] != firsts) | (their_lasts[at] != lasts)
+        firsts, lasts = firsts[differ], lasts[differ]
+    return _pairs(firsts, lasts)
+
+
+def _pairs(firsts: Ids, lasts: Ids) -> list[tuple[int, int]]:
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_core.decode import Dead
+from k2_core.scopes import Scopes
 from k2_core.sequences import ScopeState
 
 Mask = npt.NDArray[np.bool_]
 State = Mapping[str, ScopeState]
 """Sequence state of one feed: scope (symbol) -> what was seen."""
-
-SESSION = 0
-"""Id numbering of a source, counted from 0; a reset of ids opens the next one."""
+DeadIds = Mapping[str, frozenset[tuple[int, int]]]
+"""Per scope (event time in ms, id) of rejected rows."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class Screened:
     """Rows that passed the hard rules, with flags and exchange dates set, and those that did not.
 
     rows: feed, judge (revision 0) and lineage columns. dead: index refers to the rows given to `screen`.
-    dead_ids: per scope the ids of the rejected rows: no gap, and no duplicate when replayed.
+    dead_ids: the ids of the rejected rows are no gap, and no duplicate when replayed. scopes: of the rows.
     """
 
     rows: pa.Table
     source: npt.NDArray[np.int64]
     dead: tuple[Dead, ...]
-    dead_ids: Mapping[str, npt.NDArray[np.int64]]
+    dead_ids: DeadIds
     today: date
+    scopes: Scopes
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ class GapEvent:
     state: str
     exchange_date: date
     parent: str | None = None
+    session: int = 0
 
     @property
     def gap_id(self) -> str:
-        return gap_id(self.feed, self.scope, self.first_id, self.last_id)
+        return gap_id(self.feed, self.scope, self.session, self.first_id, self.last_id)
 
     @property
     def size(self) -> int:
@@ -97,8 +99,8 @@ class GapEvent:
         return severity(self.size)
 
 
-def gap_id(feed: str, scope: str, first: int, last: int) -> str:
-    return f"{feed}:{scope}:{SESSION}:{first}-{last}"
+def gap_id(feed: str, scope: str, session: int, first: int, last: int) -> str:
+    return f"{feed}:{scope}:{session}:{first}-{last}"
 
 
 WARN_BELOW, HALT_ABOVE = 10, 100

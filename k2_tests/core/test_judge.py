@@ -6,8 +6,6 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from k2_core.judge import decide
 from k2_core.quality import Flag, Reason
@@ -233,44 +231,66 @@ def test_a_feed_cannot_state_a_flag_that_is_the_judges_to_decide():
     assert lake.rows["quality_flags"].to_pylist() == [Flag.VENDOR_EXCLUDED, Flag.RECEIVE_BEFORE_EVENT]
 
 
-streams = st.lists(
-    st.tuples(st.integers(1, 12), st.sampled_from(["1", "2", "3"]), st.sampled_from(["BTCUSDT", "ETHUSDT"])),
-    min_size=1,
-    max_size=30,
+@pytest.mark.parametrize(
+    ("first", "later"), [(1, ("b", "c")), (2, ("b",)), (3, ())], ids=["each apart", "two and one", "in one batch"]
 )
-
-
-def cut(records, sizes):
-    """Split a stream into batches."""
-    batches, at = [], 0
-    for size in sizes:
-        batches.append(records[at : at + size])
-        at += size
-    return [b for b in [*batches, records[at:]] if b]
-
-
-@settings(max_examples=60, deadline=None)
-@given(streams, st.lists(st.integers(1, 9), max_size=5), st.randoms(use_true_random=False))
+@pytest.mark.parametrize(
+    ("values", "outcomes", "reverted"),
+    [
+        ("aba", [WRITTEN, REVISION, DUPLICATE], 1),
+        ("abb", [WRITTEN, REVISION, DUPLICATE], 0),
+        ("aab", [WRITTEN, DUPLICATE, REVISION], 0),
+        ("abc", [WRITTEN, REVISION, REVISION], 0),
+    ],
+)
 @pytest.mark.parametrize("feed", [TRADES_FEED, QUOTES_FEED, ASX_FEED], ids=["contiguous", "monotonic", "none"])
-def test_deliveries_again_shuffled_or_split_otherwise_end_in_the_same_rows_and_gaps(feed, stream, sizes, shuffler):
-    records = [_record(feed, *entry) for entry in stream]
-    once, again = Lake(feed), Lake(feed)
-    once.feed_in(*records)
-    for batch in cut(records, sizes):
-        again.feed_in(*batch)
-    assert again.stored == once.stored
-    assert again.open_gaps == once.open_gaps
-    redelivered = records * 2
-    shuffler.shuffle(redelivered)
-    for batch in cut(redelivered, sizes):
-        again.feed_in(*batch)
-    assert again.stored == once.stored
-    assert again.open_gaps == once.open_gaps
+def test_returning_content_is_no_revision_however_it_is_cut(feed, values, outcomes, reverted, first, later):
+    lake, told = Lake(feed), [content(feed, value) for value in values]
+    verdicts = [lake.feed_in(*told[:first]), *(lake.feed_in(told[first + i]) for i in range(len(later)))]
+    assert [o for v in verdicts for o in v.outcome.tolist()] == outcomes
+    assert sum(v.reverted for v in verdicts) == reverted
+    before = lake.stored
+    again = lake.feed_in(*reversed(told), *told)
+    assert set(again.outcome.tolist()) == {DUPLICATE}
+    assert lake.stored == before
 
 
-def _record(feed, number, price, symbol):
+def content(feed, value):
+    """One record that says one of several things under one key."""
+    number = "abc".index(value) + 1
     if feed is ASX_FEED:
-        return asx_trade(str(36000 + number), int(price), side=random.Random(number).choice(["BUY", "SELL"]))
+        return asx_trade("36000.5", side=["BUY", "SELL", "UNKNOWN"][number - 1])
     if feed is QUOTES_FEED:
-        return quote(number, symbol=symbol, bid_price=Decimal(price))
-    return trade(number, symbol=symbol, price=Decimal(price))
+        return quote(5, bid_price=Decimal(number))
+    return trade(5, price=Decimal(number))
+
+
+@pytest.mark.parametrize("fine_first", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_pair_of_time_units_is_one_row_whichever_comes_first_and_counted(fine_first, apart):
+    coarse, fine = trade(1), trade(1, timestamp=NOON + timedelta(microseconds=1_250))
+    lake, told = Lake(TRADES_FEED), [fine, coarse] if fine_first else [coarse, fine]
+    verdicts = [lake.feed_in(t) for t in told] if apart else [lake.feed_in(*told)]
+    assert len(lake.rows) == 1
+    assert sum(v.precision_upgrades for v in verdicts) == 1
+    assert sum(v.reverted for v in verdicts) == 0
+
+
+def test_rows_come_out_in_the_order_of_the_table():
+    lake = Lake(TRADES_FEED)
+    symbols, chance = ("BTCUSDT", "ETHUSDT", "ADA", "Zz", "äb"), random.Random(5)
+    records = [
+        trade(n, symbol=chance.choice(symbols), timestamp=NOON + timedelta(hours=7 * chance.randint(0, 5)))
+        for n in chance.sample(range(400), 300)
+    ]
+    rows = lake.feed_in(*records).rows
+    order = [("exchange_date", "ascending"), *((name, "ascending") for name in TRADES_FEED.table.sort)]
+    assert rows.equals(rows.sort_by("kafka_offset").sort_by(order))
+    assert rows.schema.equals(TRADES_FEED.table.arrow_schema())
+
+
+def test_ties_stay_as_they_arrived_and_a_missing_sequence_comes_last():
+    lake, at = Lake(ASX_FEED), asx_trade("36000.5")["timestamp"]
+    numbers = [None, 7, None, 3, 7]
+    rows = lake.feed_in(*(asx_trade("36000.5", k, source_sequence=n, timestamp=at) for k, n in enumerate(numbers))).rows
+    assert rows["platform_sequence"].to_pylist() == [3, 1, 4, 0, 2]

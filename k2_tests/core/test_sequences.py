@@ -30,10 +30,10 @@ def test_intervals_agree_with_a_naive_set(first, second):
     assert both.highest == max(everything, default=None)
 
 
-@given(ids, ids)
-def test_hole_changes_turn_the_old_holes_into_the_new_ones(first, second):
+@given(ids, ids, st.booleans())
+def test_hole_changes_turn_the_old_holes_into_the_new_ones(first, second, grows):
     before = Intervals.of(np.array(first, np.int64))
-    after = before.union(Intervals.of(np.array(second, np.int64)))
+    after = Intervals.of(np.array(second + first if grows else second, np.int64))
     holes = set(before.holes())
     for change in hole_changes(before, after):
         span = (change.first, change.last)
@@ -45,6 +45,23 @@ def test_hole_changes_turn_the_old_holes_into_the_new_ones(first, second):
                 assert change.parent in before.holes()
                 assert change.parent[0] <= span[0] and span[1] <= change.parent[1]
     assert holes == set(after.holes())
+
+
+@given(ids, ids, st.integers(1, 4))
+def test_a_cover_holds_its_set_has_few_holes_and_still_tells_the_two_highest(first, second, holes_max):
+    cover = Intervals.of(np.array(first, np.int64)).covered(holes_max)
+    cover = cover.union(Intervals.of(np.array(second, np.int64))).covered(holes_max)
+    everything = sorted(set(first) | set(second))
+    assert cover.contains(np.array(everything, np.int64)).all()
+    assert len(cover.holes()) <= holes_max
+    assert cover.highest_two == tuple([None, None, *everything][-2:])
+
+
+@given(ids, ids)
+def test_what_follows_is_joined_like_any_other_set(first, second):
+    low = Intervals.of(np.array(first, np.int64))
+    high = Intervals.of(np.array(second, np.int64) + 60)
+    assert low.followed_by(high.firsts.tolist(), high.lasts.tolist()) == low.union(high)
 
 
 def test_a_shrunk_hole_closes_and_its_remainders_name_it_as_parent():
