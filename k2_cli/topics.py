@@ -61,16 +61,21 @@ def list_topics(as_json: bool, home: Path | None) -> None:
 @topics.command()
 @_common
 def adopt(topic: str, who: str, why: str, yes: bool, home: Path | None) -> None:
-    """Go on with a topic that was made anew: a new epoch, from its low watermarks. What the old one held and was not
-    ingested is given up."""
+    """Go on with a topic that was made anew, or cut below what was read: a new epoch, from its low watermarks. What the
+    old one held and was not ingested is given up; what is read again is a counted duplicate."""
 
     def jumps(engine: Engine, standing: TopicStanding) -> list[str]:
         from k2_assets.adoption import loss
 
-        if standing.known is None or standing.found in (None, standing.known.incarnation):
+        if standing.known is None or standing.found is None:
             return []
         epoch = standing.known.epoch
-        gone = loss(engine, _table(standing), {topic: standing.known.incarnation.cluster_id})
+        if standing.found != standing.known.incarnation:
+            gone = loss(engine, _table(standing), {topic: standing.known.incarnation.cluster_id})
+        elif standing.cut:
+            gone = "; ".join(f"[{p.kafka_partition}] ends at {p.high:,}, {p.next:,} was read" for p in standing.cut)
+        else:
+            return []
         return [
             f"[{p.kafka_partition}]: epoch {epoch} offset {p.next or 0:,} -> epoch {epoch + 1} offset {p.low or 0:,}"
             for p in standing.partitions

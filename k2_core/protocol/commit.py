@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k2_core.errors import FencedOut, K2Error, Unreachable
+from k2_core.errors import FencedOut, K2Error, Unreachable, Unwritable
 from k2_core.keys import CONTRACT_KEY, SWEPT_KEY, paused_key, state_key, topic_key
 from k2_core.protocol.ports import Change, Expected, Head, Landed, Ledger, Outpaced, Staged
 from k2_core.receipts import Receipt
@@ -36,7 +36,8 @@ def commit(ledger: Ledger, at: Head, change: Change) -> Landed:
             if (mine := ledger.landed(at, staged)) is not None:
                 return mine
             _expect_at_start(at, expected, unknown)
-            if (lost := lost + 1) == LOST_ANSWERS_MAX:
+            # a file that could not be written was needed before anybody is asked: trying again only litters the disk
+            if (lost := lost + 1) == LOST_ANSWERS_MAX or isinstance(unknown, Unwritable):
                 raise _named(at, unknown) from unknown
     raise FencedOut(f"{at.table.name}: {ATTEMPTS_MAX} attempts lost to other commits; plan again")
 

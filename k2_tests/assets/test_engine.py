@@ -6,14 +6,17 @@ from decimal import Decimal
 import pytest
 
 from k2_assets.engine import ingest_until_caught_up
-from k2_core.contracts import INGESTED, QUOTES, TRADES
-from k2_core.errors import IncarnationChanged, SchemaUnavailable
+from k2_core.contracts import CONTRACT_VERSION, INGESTED, QUOTES, TRADES
+from k2_core.errors import IncarnationChanged, LogTruncated, SchemaUnavailable
 from k2_core.offsets import OffsetRange
+from k2_core.protocol.ports import Change
+from k2_core.receipts import RangeCount, Receipt
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.kafka import LogWriter
 from k2_resources.lake.scans import dead_letters, receipt_rows
 from k2_resources.lake.verify import verify
 from k2_tests.conftest import free_port, start_registry, stop
+from k2_tests.lakes import commit
 from k2_tests.stacks import TOPICS, stack
 from k2_tests.ticks import FEEDS, encoded, quote, trade
 
@@ -156,3 +159,23 @@ def test_a_producer_that_sends_nothing_leaves_nothing_to_plan(here):
     with LogWriter(here.settings.bootstrap()):
         pass
     assert here.engine().plan(TRADES).ranges == ()
+
+
+def test_a_topic_that_was_cut_goes_on_by_an_adopt_and_nothing_is_doubled(here):
+    """What stands beyond the end of the log is moved there by hand: no broker here loses what it acknowledged."""
+    here.send(FEED, [trade(n) for n in range(1, 6)])
+    engine = here.engine()
+    ingest_until_caught_up(engine)
+    (partition, position), *_ = engine.lake.head(TRADES).offsets.of_topic(FEED.topic).items()
+    beyond = RangeCount(FEED.topic, position.epoch, partition, position.next, position.next + 3)
+    receipt = Receipt(TRADES.name, "accept_loss", "test", "test", CONTRACT_VERSION, (beyond,), who="a test", why="cut")
+    commit(engine.lake, engine.lake.head(TRADES), Change(receipt))
+    with pytest.raises(LogTruncated, match="k2 topics adopt"):
+        engine.plan(TRADES)
+    assert engine.adopt(TRADES, [FEED.topic], run_id="test", who="a test", why="the log was cut") is not None
+    here.send(FEED, [trade(6)])
+    ingest_until_caught_up(engine)
+    stored = [key for key, _, _ in rows(engine)]
+    assert len(stored) == len(set(stored)) == 6
+    assert engine.adopt(TRADES, [FEED.topic], run_id="test", who="a test", why="again") is None
+    assert not verify(engine.lake, TRADES).findings
