@@ -67,6 +67,11 @@ class TopicStanding:
         return tuple(halt for halt in (self.halt, *(p.halt for p in self.partitions)) if halt is not None)
 
     @property
+    def cut(self) -> tuple[PartitionStanding, ...]:
+        """Kafka partitions whose log ends before what was read of them."""
+        return tuple(p for p in self.partitions if p.halt is not None and p.halt.code == LogTruncated.code)
+
+    @property
     def paused(self) -> dict[int, str]:
         """Paused Kafka partition -> reason."""
         return {p.kafka_partition: p.paused for p in self.partitions if p.paused is not None}
@@ -80,7 +85,7 @@ class TopicStanding:
 
 def topic_standings(at: Head, feeds: Iterable[Feed], log: LogView | None) -> list[TopicStanding]:
     """How one table stands in each of its topics. log: None when it did not answer; then lags are not known."""
-    return [_topic(at, feed, log or LogView({}, {})) for feed in feeds_of(at.table, feeds)]
+    return [_topic(at, feed, log) for feed in feeds_of(at.table, feeds)]
 
 
 def tables_of(topic: str, feeds: Iterable[Feed]) -> list[Table]:
@@ -88,9 +93,10 @@ def tables_of(topic: str, feeds: Iterable[Feed]) -> list[Table]:
     return list({feed.table.name: feed.table for feed in feeds if feed.topic == topic}.values())
 
 
-def _topic(at: Head, feed: Feed, log: LogView) -> TopicStanding:
-    topic, known = feed.topic, registered(at, feed.topic)
-    halt = _halt(lambda: plan_ranges(at, [feed], log.incarnations, {}, 1))
+def _topic(at: Head, feed: Feed, asked: LogView | None) -> TopicStanding:
+    topic, known, log = feed.topic, registered(at, feed.topic), asked or LogView({}, {})
+    # a log that did not answer halts nothing: it may well have the topic
+    halt = _halt(lambda: plan_ranges(at, [feed], log.incarnations, {}, 1)) if asked else None
     marks = {p: m for (t, p), m in log.watermarks.items() if t == topic}
     kafka_partitions = sorted({*at.offsets.of_topic(topic), *marks})
     partitions = tuple(_partition(at, topic, p, marks.get(p), is_halted=halt is not None) for p in kafka_partitions)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from k2_core.contracts import CONTRACT_VERSION, Table
-from k2_core.errors import FencedOut, IncarnationChanged, NotFound, PartitionPaused
+from k2_core.errors import Damaged, FencedOut, IncarnationChanged, NotFound, PartitionPaused
 from k2_core.feeds import Feed, feeds_of
-from k2_core.keys import paused_key, topic_key
+from k2_core.keys import paused_key, state_key, topic_key
 from k2_core.offsets import OffsetRange, Position
 from k2_core.poison import pauses
 from k2_core.protocol.collect import collect
@@ -98,7 +98,7 @@ class Ingestion:
 
     def _commit_batch(self, at: Head, arrived: Arrived, run_id: str) -> Landed:
         epochs = {topic: _known(at, topic).epoch for topic in {r.topic for r in arrived.ranges}}
-        change = self.desk.judge(at, arrived, epochs, run_id)
+        change = self._judged(at, arrived, epochs, run_id)
         assert all(r.is_balanced for r in change.receipt.ranges), f"unbalanced receipt {change.receipt.ranges}"
         assert _covers(change.receipt, arrived.ranges), f"{change.receipt.ranges} is not what was read"
         self.reach("judged")
@@ -108,6 +108,16 @@ class Ingestion:
             at,
             Change(change.receipt, change.rows, change.dead_letters, change.gaps, change.states, paused),
         )
+
+    def _judged(self, at: Head, arrived: Arrived, epochs: Mapping[str, int], run_id: str) -> Change:
+        """What the desk makes of a batch. A state file that is gone because others went on is no damage."""
+        try:
+            return self.desk.judge(at, arrived, epochs, run_id)
+        except Damaged as error:
+            now = self.ledger.head(at.table)
+            if all(now.property(state_key(t)) == at.property(state_key(t)) for t in epochs):
+                raise
+            raise FencedOut(f"{at.table.name}: another writer committed while this one judged; plan again") from error
 
     def register(self, table: Table, run_id: str) -> Committed | None:
         """Accept the low watermarks of topics the table has never read as their start; None when all are known."""
@@ -122,13 +132,21 @@ class Ingestion:
         return self._decree(at, "register", ranges, properties, run_id=run_id)
 
     def adopt(self, table: Table, topics: Iterable[str], *, run_id: str, who: str, why: str) -> Committed | None:
-        """Go on with topics that were made anew: a new epoch from their low watermarks. None when none changed."""
+        """Go on with topics that were made anew, or cut: a new epoch from their low watermarks. None when none were.
+
+        What is read a second time is judged by its keys, and counted as duplicates.
+        """
         at = self.ledger.head(table)
         current = self.log.incarnation(topics)
-        changed = {t: k for t in current if (k := registered(at, t)) is not None and k.incarnation != current[t]}
+        marks = self.log.watermarks(current)
+        changed = {
+            t: known
+            for t in current
+            if (known := registered(at, t)) is not None and (known.incarnation != current[t] or _is_cut(at, t, marks))
+        }
         if not changed:
             return None
-        marks = self.log.watermarks(changed)
+        marks = {key: m for key, m in marks.items() if key[0] in changed}
         fresh = {t: Registered(known.epoch + 1, current[t]) for t, known in changed.items()}
         ranges = [RangeCount(t, fresh[t].epoch, p, low, low) for (t, p), low in _lows(at, changed, marks).items()]
         properties = {topic_key(t): r.to_json() for t, r in fresh.items()}
@@ -194,12 +212,13 @@ class Ingestion:
 
     def _incarnations(self, at: Head) -> dict[str, Incarnation]:
         """Incarnations of now, proven to be those the stored offsets belong to."""
-        current = self.log.incarnation(self.topics(at.table))
-        for topic, incarnation in current.items():
+        topics = self.topics(at.table)
+        current = self.log.incarnation(topics)
+        for topic in topics:
             known = registered(at, topic)
-            if known is not None and known.incarnation != incarnation:
+            if known is not None and known.incarnation != current.get(topic):
                 raise IncarnationChanged(
-                    f"{topic}: expected {known.incarnation}, found {incarnation}. See `k2 topics adopt`."
+                    f"{topic}: expected {known.incarnation}, found {current.get(topic)}. See `k2 topics adopt`."
                 )
         return current
 
@@ -240,6 +259,12 @@ def _known(at: Head, topic: str) -> Registered:
     if known is None:
         raise FencedOut(f"{topic} is not registered in {at.table.name}")
     return known
+
+
+def _is_cut(at: Head, topic: str, marks: Mapping[tuple[str, int], Watermarks]) -> bool:
+    """Whether the log of a topic ends before what was read of it."""
+    stored = at.offsets.of_topic(topic)
+    return any(m.high < stored[p].next for (t, p), m in marks.items() if t == topic and p in stored)
 
 
 def _lows(at: Head, topics: Iterable[str], marks: Mapping[tuple[str, int], Watermarks]) -> dict[tuple[str, int], int]:

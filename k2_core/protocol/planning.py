@@ -65,7 +65,12 @@ def plan_ranges(
     for feed in feeds:
         known = registered(at, feed.topic)
         if feed.topic not in incarnations:
-            continue
+            if known is None:
+                continue
+            raise IncarnationChanged(
+                f"{feed.topic}: {at.table.name} holds offsets of cluster {known.incarnation.cluster_id}, topic "
+                f"{known.incarnation.topic_id}; there is no such topic now. See `k2 topics adopt`."
+            )
         if known is not None and known.incarnation != incarnations[feed.topic]:
             raise IncarnationChanged(
                 f"{feed.topic}: {at.table.name} holds offsets of cluster {known.incarnation.cluster_id}, topic "
@@ -112,6 +117,8 @@ def _bounded(ranges: list[OffsetRange], rows_max: int) -> tuple[OffsetRange, ...
 def remaining(at: Head, ranges: Iterable[OffsetRange]) -> tuple[OffsetRange, ...]:
     """What of planned ranges is not in the table yet; a range executed twice has nothing left the second time.
 
+    Nothing is left either of a Kafka partition that was paused after it was planned.
+
     Raises LogTruncated when a range starts past the stored offset: reading it would leave a hole.
     """
     left = []
@@ -124,6 +131,6 @@ def remaining(at: Head, ranges: Iterable[OffsetRange]) -> tuple[OffsetRange, ...
                 f"{r.topic}[{r.kafka_partition}]: the plan starts at {r.start:,} but {at.table.name} is at "
                 f"{next_offset:,}; the range between would be skipped. Plan again."
             )
-        if next_offset < r.end:
+        if next_offset < r.end and not at.is_paused(r.topic, r.kafka_partition):
             left.append(OffsetRange(r.topic, r.kafka_partition, next_offset, r.end))
     return tuple(left)

@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -56,6 +55,17 @@ _CONSUMER = {
     "queued.min.messages": 500_000,
     "fetch.message.max.bytes": 8_388_608,
 }
+_HINT = {"session.timeout.ms": 2_000, "heartbeat.interval.ms": 500}
+"""How long a hint waits for its group's coordinator. A consumer commits it: the admin request for that aborts the whole
+process when it timed out and the coordinator comes back (librdkafka 2.16: rd_kafka_enq_once_del_source_return)."""
+_ELECTING = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
+"""What a broker says for some milliseconds after it started or took a partition over."""
+_ELECTING_SECONDS = 0.1
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -134,12 +144,19 @@ class KafkaLog:
         """Set the offsets of a consumer group, (topic, partition) -> next, for lag tools. Only a hint: never raises."""
         offsets = [TopicPartition(topic, partition, at) for (topic, partition), at in positions.items()]
         try:
-            request = [ConsumerGroupTopicPartitions(group, offsets)]
-            answers = self._admin.alter_consumer_group_offsets(request, request_timeout=self.timeout_seconds)
-            for answer in answers.values():
-                answer.result()
+            self._member(group).commit(offsets=offsets, asynchronous=False)
         except (KafkaException, ValueError) as error:
             log.warning("group offsets not set; only lag tools miss them", group=group, reason=str(error))
+
+    @cached_property
+    def _members(self) -> dict[str, Consumer]:
+        return {}
+
+    def _member(self, group: str) -> Consumer:
+        """A client that names a group and never joins it."""
+        if group not in self._members:
+            self._members[group] = Consumer({**_CONSUMER, **_HINT, **self._config, "group.id": group})
+        return self._members[group]
 
     @cached_property
     def _admin(self) -> AdminClient:
@@ -156,15 +173,19 @@ class KafkaLog:
     def _offsets(self, partitions: list[TopicPartition], where: OffsetSpec) -> dict[tuple[str, int], int]:
         if not partitions:
             return {}
-        try:
-            answers = self._admin.list_offsets(
-                dict.fromkeys(partitions, where),
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=self.timeout_seconds,
-            )
-            return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
-        except KafkaException as error:
-            raise self._unreachable("watermarks", error) from error
+        deadline = time.monotonic() + self.timeout_seconds
+        while True:
+            try:
+                answers = self._admin.list_offsets(
+                    dict.fromkeys(partitions, where),
+                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=self.timeout_seconds,
+                )
+                return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
+            except KafkaException as error:
+                if error.args[0].code() not in _ELECTING or time.monotonic() > deadline:
+                    raise self._unreachable("watermarks", error) from error
+                time.sleep(_ELECTING_SECONDS)
 
     def _embedded_incarnation(self) -> str:
         high = self.watermarks([INCARNATION_TOPIC])[INCARNATION_TOPIC, 0].high
