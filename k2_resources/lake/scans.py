@@ -103,4 +103,6 @@ def day_rows(lake: Lake, table: Table, day: date, columns: Sequence[str]) -> pa.
     if lake.state(table) is None:
         return table.arrow_schema().empty_table().select(list(columns))
     where = EqualTo("exchange_date", day.isoformat())
-    return lake.load(table).scan(where, selected_fields=tuple(columns)).to_arrow().select(list(columns))
+    schema = pa.schema([table.arrow_schema().field(name) for name in columns])
+    # a date without a row comes with types of pyiceberg's own
+    return lake.load(table).scan(where, selected_fields=tuple(columns)).to_arrow().select(schema.names).cast(schema)
