@@ -46,7 +46,7 @@ pytest: setup
 SEEDS ?= 1000000
 KILLS ?= 10000
 torture: setup  ## the long forms: SEEDS simulated schedules, then KILLS kill -9 of real processes
-	$(PY) -m k2_tests.simulation --seeds 0:$(SEEDS)
+	$(PY) -m k2_tests.simulation --seeds 0:$(SEEDS) --coverage
 	$(PY) -m k2_tests.crash.torture --kills $(KILLS) --lanes 2 --points
 
 bench: setup  ## every bench in one run, as Markdown
