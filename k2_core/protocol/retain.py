@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from k2_core.contracts import Table
 from k2_core.keys import SWEPT_KEY
-from k2_core.protocol.collect import COLLECTED, collected_until
+from k2_core.protocol.collected import COLLECTED, collected_until
 from k2_core.protocol.commit import commit
 from k2_core.protocol.ports import Change, Head, Ledger, Outpaced
 from k2_core.receipts import Receipt
@@ -24,13 +26,24 @@ def expire(ledger: Ledger, at: Head) -> int:
     if len(marks) < SNAPSHOTS_MAX:
         return 0
     collected = min(collected_until(ledger.head(audit), at) for audit in COLLECTED)
-    old = [m.snapshot_id for m in marks[:-SNAPSHOTS_KEPT] if m.sequence_number <= collected]
-    if old:
+    return _forget(ledger, at, [m.snapshot_id for m in marks[:-SNAPSHOTS_KEPT] if m.sequence_number <= collected])
+
+
+def trim(ledger: Ledger, audit: Head) -> int:
+    """Forget the oldest snapshots of an audit table once there are too many: nobody copies anything from it."""
+    marks = ledger.snapshots(audit)
+    if len(marks) < SNAPSHOTS_MAX:
+        return 0
+    return _forget(ledger, audit, [m.snapshot_id for m in marks[:-SNAPSHOTS_KEPT]])
+
+
+def _forget(ledger: Ledger, at: Head, snapshot_ids: Sequence[int]) -> int:
+    if snapshot_ids:
         try:
-            ledger.expire(at, old)
+            ledger.expire(at, snapshot_ids)
         except Outpaced:
             return 0
-    return len(old)
+    return len(snapshot_ids)
 
 
 def sweep(ledger: Ledger, table: Table, *, run_id: str, code_version: str, contract_version: str) -> int:

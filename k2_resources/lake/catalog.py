@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.catalog.sql import IcebergTables
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.expressions import And, EqualTo
@@ -27,6 +27,7 @@ from k2_core.keys import offsets_in
 from k2_core.offsets import Offsets, Position
 from k2_core.protocol.ports import Head
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
+from k2_resources.lake.metadata import SharingCatalog
 from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
 
 CATALOG_NAME = "k2"
@@ -82,7 +83,7 @@ class Lake:
     def __init__(self, catalog_uri: str, warehouse: str) -> None:
         self._named = catalog_uri.rpartition("@")[2]  # never its password
         try:
-            self.catalog = SqlCatalog(
+            self.catalog = SharingCatalog(
                 CATALOG_NAME,
                 uri=catalog_uri,
                 warehouse=warehouse,

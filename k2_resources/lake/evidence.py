@@ -1,13 +1,16 @@
 """What a proof is made from: a table and the audit tables, each loaded once, and its receipts in commit order.
 
-A proof may run while others commit. The audit tables are loaded before the table itself, so that every receipt they
-say they hold is in the history found after; what was committed since is beyond their collected key and not judged.
+A proof may run while others commit. Files are listed first, then the audit tables are loaded, then the table itself:
+what is listed and named by nothing was not committed by then, and every receipt the audit tables say they hold is in
+the history found after. What was committed since is beyond their collected key and not judged. What was forgotten
+since takes files with it that were still due here: `is_outdated` says so, and a proof starts again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyiceberg.expressions import EqualTo
@@ -23,6 +26,9 @@ from k2_resources.lake.receipts import ordered_snapshots, receipt_of
 
 Row = Mapping[str, Any]
 
+_OURS = ("data", "k2/dead_letters", "k2/gaps", "k2/receipts", "k2/state")
+"""Folders of a table that only commits write to."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -30,11 +36,13 @@ class Evidence:
 
     stored: path and rows of every data file of the head, as often as the head holds it. originals: the receipts of
     retained snapshots, by sequence number. copies: the rows of audit.receipts. history: all receipts in commit order,
-    originals where there are any, copies otherwise. former: receipts of dropped tables that had this name. findings:
-    snapshots without a readable receipt.
+    originals where there are any, copies otherwise. former: receipts of dropped tables that had this name. files:
+    what lay in the folders of the table before anything was loaded. findings: snapshots whose receipt or manifests
+    cannot be read.
     """
 
     table: Table
+    files: frozenset[str]
     source: Head
     audits: Mapping[str, Head]
     stored: tuple[tuple[str, int], ...]
@@ -68,28 +76,66 @@ class Evidence:
         is_copied = all(committed.sequence_number <= self.until(audit) for audit in AUDIT)
         return is_copied and committed.sequence_number not in self.originals
 
+    def is_outdated(self, lake: Lake) -> bool:
+        """Whether snapshots that were loaded have been forgotten since, and their files may be gone."""
+        return any(
+            {s.snapshot_id for s in head.loaded.metadata.snapshots}
+            - {s.snapshot_id for s in lake.load(head.table).metadata.snapshots}
+            for head in (self.source, *self.audits.values())
+        )
+
 
 def gather(lake: Lake, table: Table) -> Evidence:
     """Load everything a proof needs, once. Raises NotFound."""
+    files = _listed(Path(lake.load(table).location()))
     audits = {audit.name: lake.head(audit) for audit in reversed(AUDIT)}
     source = lake.head(table)
     loaded = source.loaded
     originals, findings = _originals(table, loaded)
+    findings += _lost_manifests(table, loaded)
     of_name = audits[RECEIPTS.name].loaded.scan(EqualTo("table_name", table.name)).to_arrow()
     rows = of_name.sort_by("sequence_number").to_pylist()
     copies = [row for row in rows if row["table_uuid"] == str(loaded.metadata.table_uuid)]
     receipts = {row["sequence_number"]: committed_of_row(row) for row in copies} | originals
     return Evidence(
         table=table,
+        files=frozenset(files),
         source=source,
         audits=audits,
-        stored=tuple((t.file.file_path, t.file.record_count) for t in loaded.scan().plan_files()),
+        stored=_stored(loaded),
         history=tuple(receipts[number] for number in sorted(receipts)),
         originals=originals,
         copies=tuple(copies),
         former=tuple(committed_of_row(row) for row in rows if row["table_uuid"] != str(loaded.metadata.table_uuid)),
         findings=tuple(findings),
     )
+
+
+def _listed(location: Path) -> Collection[str]:
+    return [str(path) for folder in _OURS for path in (location / folder).rglob("*") if path.is_file()]
+
+
+def _stored(loaded: IcebergTable) -> tuple[tuple[str, int], ...]:
+    """Path and rows of every data file of the head, of those manifests that are there."""
+    head = loaded.current_snapshot()
+    if head is None or not Path(head.manifest_list).exists():
+        return ()
+    manifests = [m for m in head.manifests(loaded.io) if Path(m.manifest_path).exists()]
+    entries = (entry for m in manifests for entry in m.fetch_manifest_entry(loaded.io))
+    return tuple((entry.data_file.file_path, entry.data_file.record_count) for entry in entries)
+
+
+def _lost_manifests(table: Table, loaded: IcebergTable) -> list[Imbalance]:
+    """Manifest lists and manifests that a retained snapshot refers to and that are not there."""
+    lost: dict[str, int] = {}
+    for snapshot in ordered_snapshots(loaded):
+        if not Path(snapshot.manifest_list).exists():
+            lost[snapshot.manifest_list] = snapshot.snapshot_id
+            continue
+        for manifest in snapshot.manifests(loaded.io):
+            if not Path(manifest.manifest_path).exists():
+                lost[manifest.manifest_path] = snapshot.snapshot_id
+    return [Imbalance(path, f"is not there; snapshot {by} of {table.name} refers to it") for path, by in lost.items()]
 
 
 def _originals(table: Table, loaded: IcebergTable) -> tuple[dict[int, Committed], list[Imbalance]]:

@@ -1,73 +1,133 @@
-"""Forgetting: snapshots, and the files only they referred to. pyiceberg's own expiry deletes none."""
+"""Forgetting: snapshots, and the files only they referred to. pyiceberg's own expiry deletes none.
+
+What goes with a snapshot follows from how a history grows: a snapshot's manifests are those of its parent or new ones,
+so one that the oldest retained snapshot does not list is listed by none; and a data file leaves the table through an
+entry that says so. Where the history is not such a line (a branch, a tag, a rollback), all that is retained is read.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from k2_core.errors import Damaged
 from k2_core.keys import state_key
 from k2_core.protocol.ports import Head, Outpaced
+from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.durable import delete
-from k2_resources.lake.receipts import RECEIPT_SUMMARY, receipt_of, summary_of
+from k2_resources.lake.manifests import entries_of, manifests_of
+from k2_resources.lake.receipts import RECEIPT_SUMMARY, known_receipt, ordered_snapshots, receipt_of, summary_of
 
 _FOLDERS = ("data", "metadata", "k2")
 """Folders under a table's location that K2 writes to."""
+_STATE = state_key("").rpartition(".")[0]
+"""What the names of the properties that name state files begin with."""
 
 
 def expire(lake: Lake, at: Head, snapshot_ids: Sequence[int]) -> None:
-    """Forget snapshots, then delete what only they referred to. Raises Outpaced.
+    """Forget snapshots but those a branch or a tag names, then delete what only they referred to. Raises Outpaced.
 
     A crash between the two leaves files that a sweep finds.
     """
-    going = [s for s in at.loaded.metadata.snapshots if s.snapshot_id in set(snapshot_ids)]
-    doomed = _files_of_snapshots(at.loaded, going)
+    named = {ref.snapshot_id for ref in at.loaded.metadata.refs.values()}
+    old = set(snapshot_ids) - named
+    going = [s for s in ordered_snapshots(at.loaded) if s.snapshot_id in old]
+    if not going:
+        return
+    doomed = _only_of(at.loaded, going)
+    reach("expiring")
     try:
-        at.loaded.maintenance.expire_snapshots().by_ids(list(snapshot_ids)).commit()
+        at.loaded.maintenance.expire_snapshots().by_ids([s.snapshot_id for s in going]).commit()
     except CommitFailedException as error:
         raise Outpaced(f"{at.table.name}: {error}") from error
+    except ValueError as error:  # a rival forgot some of them between our load and our commit
+        if any(lake.load(at.table).snapshot_by_id(s.snapshot_id) is None for s in going):
+            raise Outpaced(f"{at.table.name}: {error}") from error
+        raise
+    reach("expired")
     after = lake.head(at.table)
-    if after.loaded.snapshot_by_id(snapshot_ids[0]) is None:
-        delete(sorted(doomed - _referenced(after)))
+    if all(after.loaded.snapshot_by_id(s.snapshot_id) is None for s in going):
+        delete(sorted(doomed - _states(after)))
+    reach("forgotten")
 
 
-def unreferenced(at: Head) -> Sequence[str]:
+def unreferenced(at: Head) -> list[str]:
     """Files under the table that no retained snapshot, no property and no metadata of it refers to."""
-    location = Path(at.loaded.location())
-    found = {str(path) for folder in _FOLDERS for path in (location / folder).rglob("*") if path.is_file()}
-    return sorted(found - _referenced(at) - _metadata_log(at.loaded))
+    return sorted(_listed(at.loaded) - referenced(at) - _metadata_log(at.loaded))
 
 
-def _referenced(at: Head) -> set[str]:
+def referenced(at: Head) -> set[str]:
     """Every file a retained snapshot or a property of the head names, found from the head alone."""
-    states = {value for key, value in at.properties.items() if key.startswith(state_key("")[: -len(".0")])}
-    return states | _files_of_snapshots(at.loaded, at.loaded.metadata.snapshots)
+    return _states(at) | _files_of(at.loaded, at.loaded.metadata.snapshots)
+
+
+def _listed(loaded: IcebergTable) -> set[str]:
+    location = Path(loaded.location())
+    return {str(path) for folder in _FOLDERS for path in (location / folder).rglob("*") if path.is_file()}
+
+
+def _states(at: Head) -> set[str]:
+    return {value for key, value in at.properties.items() if key.startswith(_STATE)}
 
 
 def _metadata_log(loaded: IcebergTable) -> set[str]:
     return {loaded.metadata_location, *(entry.metadata_file for entry in loaded.metadata.metadata_log)}
 
 
-def _files_of_snapshots(loaded: IcebergTable, snapshots: Collection[Snapshot]) -> set[str]:
-    manifests = {m.manifest_path: m for s in snapshots for m in s.manifests(loaded.io)}
+def _only_of(loaded: IcebergTable, going: Sequence[Snapshot]) -> set[str]:
+    """Files that snapshots to be forgotten refer to and no other does; state files the head names among them."""
+    kept = [s for s in ordered_snapshots(loaded) if s not in going]
+    k2_files = {path for s in going for path in _k2_files(loaded, s)}
+    if not kept or not _is_line(loaded, going, kept[0]):
+        return (_files_of(loaded, going) | k2_files) - _files_of(loaded, kept)
+    first = {m.manifest_path for m in manifests_of(kept[0], loaded.io)}
+    manifests = {m.manifest_path for s in going for m in manifests_of(s, loaded.io)}
+    return k2_files | {s.manifest_list for s in going} | (manifests - first) | _withdrawn(loaded, [*going, kept[0]])
+
+
+def _is_line(loaded: IcebergTable, going: Sequence[Snapshot], first: Snapshot) -> bool:
+    """Whether every snapshot is the parent of the next, the forgotten ones before all others."""
+    history = ordered_snapshots(loaded)
+    follows = all(b.parent_snapshot_id == a.snapshot_id for a, b in itertools.pairwise(history))
+    return follows and history[: len(going) + 1] == [*going, first] and len(loaded.metadata.refs) == 1
+
+
+def _withdrawn(loaded: IcebergTable, past: Sequence[Snapshot]) -> set[str]:
+    """Data files that left the table up to the last of some snapshots, and neither it nor the head holds."""
+    rewrites = [s for s in past if s.summary is None or s.summary.operation != Operation.APPEND]
+    own = (m for s in rewrites for m in manifests_of(s, loaded.io) if m.added_snapshot_id == s.snapshot_id)
+    gone = _data_files(loaded, own, {ManifestEntryStatus.DELETED})
+    if not gone:
+        return set()
+    return gone - _alive(loaded, [past[-1], loaded.current_snapshot()])
+
+
+def _alive(loaded: IcebergTable, snapshots: Iterable[Snapshot | None]) -> set[str]:
+    manifests = {m.manifest_path: m for s in snapshots if s is not None for m in manifests_of(s, loaded.io)}
+    return _data_files(loaded, manifests.values(), {ManifestEntryStatus.ADDED, ManifestEntryStatus.EXISTING})
+
+
+def _files_of(loaded: IcebergTable, snapshots: Collection[Snapshot]) -> set[str]:
     return {
         *(s.manifest_list for s in snapshots),
-        *manifests,
-        *_data_files(loaded, manifests.values()),
+        *(m.manifest_path for s in snapshots for m in manifests_of(s, loaded.io)),
+        *_alive(loaded, snapshots),
         *(path for s in snapshots for path in _k2_files(loaded, s)),
     }
 
 
-def _data_files(loaded: IcebergTable, manifests: Iterable[ManifestFile]) -> set[str]:
-    """Files that are alive in a manifest; one it says was deleted belongs to the snapshots before."""
-    entries = (e for m in manifests for e in m.fetch_manifest_entry(loaded.io, discard_deleted=False))
-    return {e.data_file.file_path for e in entries if e.status != ManifestEntryStatus.DELETED}
+def _data_files(
+    loaded: IcebergTable, manifests: Iterable[ManifestFile], statuses: Collection[ManifestEntryStatus]
+) -> set[str]:
+    entries = (e for m in manifests for e in entries_of(m, loaded.io))
+    return {e.data_file.file_path for e in entries if e.status in statuses}
 
 
 def _k2_files(loaded: IcebergTable, snapshot: Snapshot) -> list[str]:
@@ -75,7 +135,7 @@ def _k2_files(loaded: IcebergTable, snapshot: Snapshot) -> list[str]:
     if RECEIPT_SUMMARY not in summary_of(snapshot):
         return []
     try:
-        committed = receipt_of(loaded, snapshot)
+        committed = receipt_of(loaded, snapshot, known_receipt)
     except Damaged:  # `k2 verify` names it; what it would have named is left to a sweep
         return []
     assert committed is not None, "the summary was just looked at"

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile
 
 from k2_core.errors import Damaged
 from k2_core.keys import offset_key, state_key
@@ -21,7 +21,8 @@ from k2_core.receipts import FileEntry
 from k2_core.states import STATE_SCHEMA, state_from, state_table
 from k2_core.verdict import State
 from k2_resources.failpoints import reach
-from k2_resources.lake.durable import write_bytes, write_parquet
+from k2_resources.lake.durable import Written, write_bytes, write_parquet
+from k2_resources.lake.layout import data_file, layout_of
 from k2_resources.lake.receipts import RECEIPT_SUMMARY
 
 
@@ -29,12 +30,13 @@ from k2_resources.lake.receipts import RECEIPT_SUMMARY
 class Files:
     """Data files of a staged change, in the order they are appended."""
 
-    paths: tuple[str, ...]
+    data: tuple[DataFile, ...]
 
 
 def stage(at: Head, change: Change) -> Staged:
     """Write every file of a change durably. Raises OSError when the disk does not take one."""
-    data = write_data(at, change.rows)
+    written = write_data(at, change.rows)
+    data = [FileEntry("data", w.path, w.rows, w.sha256) for w in written]
     reach("data_written")
     sidecars = _write_sidecars(at, change)
     reach("sidecars_written")
@@ -50,7 +52,7 @@ def stage(at: Head, change: Change) -> Staged:
         **change.properties,
     }
     summary = {RECEIPT_SUMMARY: receipt.summary(path, sha256)}
-    return Staged(receipt, path, properties, summary, Files(tuple(f.path for f in data)))
+    return Staged(receipt, path, properties, summary, Files(tuple(data_file(at.loaded, w) for w in written)))
 
 
 def read_state(at: Head, topic: str) -> State:
@@ -68,7 +70,7 @@ def read_state(at: Head, topic: str) -> State:
     return state_from(pq.read_table(io.BytesIO(content)))
 
 
-def write_data(at: Head, rows: pa.Table | None) -> list[FileEntry]:
+def write_data(at: Head, rows: pa.Table | None) -> list[Written]:
     """Write one file per table partition, rows in contract order."""
     if rows is None or not len(rows):
         return []
@@ -81,10 +83,10 @@ def write_data(at: Head, rows: pa.Table | None) -> list[FileEntry]:
     ]
 
 
-def _write_table(at: Head, rows: pa.Table, folder: str) -> FileEntry:
-    schema = schema_to_pyarrow(at.loaded.schema(), include_field_ids=True)
+def _write_table(at: Head, rows: pa.Table, folder: str) -> Written:
+    layout = layout_of(at.loaded)
     path = f"{at.loaded.location()}/{folder}/{uuid.uuid4()}.parquet"
-    return FileEntry("data", path, len(rows), write_parquet(path, rows.select(schema.names).cast(schema)))
+    return write_parquet(path, rows.select(layout.schema.names).cast(layout.schema), layout.bounded)
 
 
 def _write_sidecars(at: Head, change: Change) -> list[FileEntry]:
@@ -92,7 +94,7 @@ def _write_sidecars(at: Head, change: Change) -> list[FileEntry]:
     for kind, rows in (("dead_letters", change.dead_letters), ("gaps", change.gaps)):
         if rows is not None and len(rows):
             path = _path(at, kind, "parquet")
-            entries.append(FileEntry(kind, path, len(rows), write_parquet(path, rows)))  # type: ignore[arg-type]
+            entries.append(FileEntry(kind, path, len(rows), write_parquet(path, rows).sha256))  # type: ignore[arg-type]
     return entries
 
 

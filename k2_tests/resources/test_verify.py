@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,8 +12,11 @@ from pyiceberg.table import Table as IcebergTable
 
 from k2_core.contracts import DEAD_LETTERS, TRADES, Table
 from k2_core.keys import collected_key, state_key
-from k2_core.receipts import DateRows
+from k2_core.protocol import retain
+from k2_core.protocol.ports import Change
+from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_resources.lake.catalog import Lake
+from k2_resources.lake.ledger import IcebergLedger
 from k2_resources.lake.verify import verify
 from k2_tests.lakes import (
     DAY,
@@ -66,7 +70,8 @@ def test_a_healthy_lake_has_no_findings_before_its_receipts_are_collected_and_af
     put(lake, Batch([5], letters=[b"junk"]))
     proof = verify(lake, TRADES)
     assert (before.rows, before.dead, before.findings) == (2, 1, ())
-    assert (proof.rows, proof.read, proof.written, proof.dead, proof.orphans, proof.findings) == (3, 5, 3, 2, 0, ())
+    assert (proof.rows, proof.read, proof.written, proof.dead) == (3, 5, 3, 2)
+    assert (proof.unreferenced, proof.findings) == ((), ())
 
 
 def test_an_edited_file_a_lost_file_and_a_stranger_snapshot_are_named(lake: Lake) -> None:
@@ -193,12 +198,13 @@ def test_dead_records_without_a_sidecar_are_named(lake: Lake) -> None:
     assert [problem for _, problem in found(lake)] == ["its sidecars hold 0 rows, its ranges counted dead 1"]
 
 
-def test_files_that_nothing_names_are_counted_and_no_finding(full: Lake) -> None:
+def test_files_that_nothing_names_are_listed_and_no_finding(full: Lake) -> None:
     location = Path(full.load(TRADES).location())
     for folder in ("data/2024-08-08", "k2/dead_letters", "k2/gaps", "k2/receipts", "k2/state"):
         (location / folder / "left behind").write_bytes(b"by a killed writer")
     proof = verify(full, TRADES)
-    assert (proof.orphans, proof.findings) == (5, ())
+    assert ({Path(path).name for path in proof.unreferenced}, len(proof.unreferenced)) == ({"left behind"}, 5)
+    assert proof.findings == ()
 
 
 class BusyLake(Lake):
@@ -240,6 +246,132 @@ def test_a_lake_that_is_being_written_is_never_accused(lake: Lake) -> None:
     proofs = [verify(lake, TRADES)]
     try:
         while writing.is_alive() and len({proof.snapshot_id for proof in proofs}) < 10:
+            proofs.append(verify(lake, TRADES))
+    finally:
+        stopping.set()
+        writing.join()
+    assert failed == []
+    assert [f for proof in proofs for f in proof.findings] == []
+    assert found(lake) == []
+
+
+def missing_batch(lake: Lake) -> str:
+    """The receipts of a batch and all it brought are gone, as if somebody had rolled the table back and gone on."""
+    at = lake.head(TRADES).offsets.positions[TOPIC, 0].next
+    put(lake, Batch([20], counts={"start": at + 4, "end": at + 5}))
+    return "leaves a hole after"
+
+
+def doubled_batch(lake: Lake) -> str:
+    """Two writers planned from the same head, and no fence kept the second out."""
+    ledger, at = IcebergLedger(lake), lake.head(TRADES)
+    twins = [ledger.stage(at, doubled(at.offsets.positions[TOPIC, 0].next)) for _ in range(2)]
+    for twin in twins:
+        ledger.swap(lake.head(TRADES), twin, {})
+    return "overlaps"
+
+
+def doubled(start: int) -> Change:
+    counted = RangeCount(TOPIC, 0, 0, start, start + 2, 2, 0, 2)
+    return Change(Receipt(TRADES.name, "batch", "run", "0", "1", (counted,)))
+
+
+def edited_file(lake: Lake) -> str:
+    edit(files_of(lake, "data")[0])
+    return "SHA-256 is"
+
+
+def lying_receipt(lake: Lake) -> str:
+    put(lake, Batch([20, 21], counts={"written": 1, "duplicates": 1}))
+    return "its data files hold 2 rows, its ranges stored 1"
+
+
+def snapshot_without_receipt(lake: Lake) -> str:
+    lake.load(TRADES).append(pq.read_table(files_of(lake, "data")[0], partitioning=None).slice(0, 0))
+    return "carries no K2 receipt"
+
+
+def dangling_data_file(lake: Lake) -> str:
+    files_of(lake, "data")[0].unlink()
+    return "No such file or directory; its receipt names it as data"
+
+
+def dangling_manifest(lake: Lake) -> str:
+    newest = lake.load(TRADES).current_snapshot()
+    assert newest is not None
+    manifest = newest.manifests(lake.load(TRADES).io)[0]
+    Path(manifest.manifest_path).unlink()
+    return f"is not there; snapshot {newest.snapshot_id} of {TRADES.name} refers to it"
+
+
+def dangling_manifest_list(lake: Lake) -> str:
+    newest = lake.load(TRADES).current_snapshot()
+    assert newest is not None
+    Path(newest.manifest_list).unlink()
+    return f"is not there; snapshot {newest.snapshot_id} of {TRADES.name} refers to it"
+
+
+def lost_receipt_file(lake: Lake) -> str:
+    files_of(lake, "k2/receipts")[-1].unlink()
+    return "its receipt cannot be read"
+
+
+DAMAGES = (
+    missing_batch,
+    doubled_batch,
+    edited_file,
+    lying_receipt,
+    snapshot_without_receipt,
+    dangling_data_file,
+    dangling_manifest,
+    dangling_manifest_list,
+    lost_receipt_file,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_each_kind_of_damage_is_found_without_reading_a_row(full: Lake, damage: Callable[[Lake], str]) -> None:
+    assert found(full) == []
+    problem = damage(full)
+    assert any(problem in told for _, told in found(full)), found(full)
+
+
+@pytest.mark.parametrize("damage", [missing_batch, doubled_batch, edited_file, lying_receipt, dangling_data_file])
+def test_damage_that_came_before_most_of_the_history_was_forgotten_is_found_as_well(
+    full: Lake, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Lake], str]
+) -> None:
+    monkeypatch.setattr(retain, "SNAPSHOTS_MAX", 3)
+    monkeypatch.setattr(retain, "SNAPSHOTS_KEPT", 1)
+    problem = damage(full)
+    put(full, Batch([40], letters=[b"junk"], gaps=[(50, 50)]))
+    collect(full, TRADES)
+    assert retain.expire(IcebergLedger(full), full.head(TRADES)) > 2
+    assert any(problem in told for _, told in found(full)), found(full)
+
+
+def test_a_lake_that_forgets_while_it_is_proven_is_never_accused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retain, "SNAPSHOTS_MAX", 24)
+    monkeypatch.setattr(retain, "SNAPSHOTS_KEPT", 8)
+    register(lake)
+    stopping, failed, forgotten = threading.Event(), [], []
+
+    def ingest() -> None:
+        writer = Lake(str(lake.catalog.engine.url), lake.warehouse)
+        ledger, n = IcebergLedger(writer), 1
+        try:
+            while not stopping.is_set():
+                put(writer, Batch([n], letters=[b"junk"], gaps=[(n + 1, n + 1)]))
+                collect(writer, TRADES)
+                forgotten.append(retain.expire(ledger, ledger.head(TRADES)))
+                n += 2
+        except Exception as error:
+            failed.append(error)
+
+    writing = threading.Thread(target=ingest)
+    writing.start()
+    proofs = [verify(lake, TRADES)]
+    try:
+        while writing.is_alive() and sum(map(bool, forgotten)) < 3:
             proofs.append(verify(lake, TRADES))
     finally:
         stopping.set()
