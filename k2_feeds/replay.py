@@ -87,7 +87,7 @@ class Replay:
                     original.place.topic,
                     original.key,
                     original.value,
-                    [*original.headers, header],
+                    headers=[*original.headers, header],
                     on_acknowledged=noted,
                 )
             self._writer.flush(FLUSH_SECONDS_MAX)

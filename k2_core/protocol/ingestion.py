@@ -6,7 +6,7 @@ Also the ways past a halt: register, adopt, accept a loss, resume. Each is a fen
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from k2_core.contracts import CONTRACT_VERSION, Table
@@ -103,11 +103,12 @@ class Ingestion:
         assert _covers(change.receipt, arrived.ranges), f"{change.receipt.ranges} is not what was read"
         self.reach("judged")
         paused = {**change.properties, **pauses(change.receipt)}
-        return commit(
-            self.ledger,
-            at,
-            Change(change.receipt, change.rows, change.dead_letters, change.gaps, change.states, paused),
-        )
+        return self._commit(at, replace(change, properties=paused))
+
+    def _commit(self, at: Head, change: Change) -> Landed:
+        landed = commit(self.ledger, at, change)
+        self.reach("committed")
+        return landed
 
     def _judged(self, at: Head, arrived: Arrived, epochs: Mapping[str, int], run_id: str) -> Change:
         """What the desk makes of a batch. A state file that is gone because others went on is no damage."""
@@ -208,7 +209,7 @@ class Ingestion:
         receipt = Receipt(
             at.table.name, kind, run_id, self.code_version, CONTRACT_VERSION, tuple(ranges), who=who, why=why
         )
-        return commit(self.ledger, at, Change(receipt, properties=properties)).committed
+        return self._commit(at, Change(receipt, properties=properties)).committed
 
     def _incarnations(self, at: Head) -> dict[str, Incarnation]:
         """Incarnations of now, proven to be those the stored offsets belong to."""

@@ -81,6 +81,7 @@ class LogWriter:
         topic: str,
         key: bytes | None,
         value: bytes | None,
+        *,
         headers: Sequence[Header] | None = None,
         timestamp_ms: int | None = None,
         on_acknowledged: Acknowledged | None = None,

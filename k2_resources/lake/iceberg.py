@@ -33,18 +33,13 @@ PROPERTIES = {
     "format-version": "2",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "20",
-    "commit.manifest.target-size-bytes": str(256 * 1024),
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
     "write.parquet.row-group-limit": str(ROW_GROUP_ROWS),
     "write.metadata.metrics.default": "truncate(64)",
     CONTRACT_KEY: CONTRACT_VERSION,
 }
-"""Merged manifests and few metadata files keep a commit at the cost of the first; other engines follow the rest.
-
-A manifest is merged again and again until it is full: of 8 MiB, pyiceberg's default, ten thousand commits would each
-rewrite a share of all their files; of 256 KiB it is some six hundred entries.
-"""
+"""Merged manifests and few metadata files keep a commit at the cost of the first; other engines follow the rest."""
 
 _PRIMITIVES: dict[pa.DataType, IcebergType] = {
     pa.string(): StringType(),

@@ -53,7 +53,6 @@ class IcebergLedger:
         fence = Fence(table=at.table.name, expected=dict(expected))
         reach("committing")
         after = _transact(at.loaded, staged.handle.data, staged.properties, fence, staged.summary)
-        reach("committed")
         landed = self.landed(head_of(at.table, after), staged)
         assert landed is not None, "a commit that succeeded is in the history"
         return landed

@@ -21,18 +21,28 @@ from pyiceberg.avro.file import MAGIC, META_SCHEMA, SYNC_SIZE, AvroFileHeader, A
 from pyiceberg.avro.resolver import construct_writer
 from pyiceberg.avro.writer import Writer
 from pyiceberg.io import FileIO, OutputFile
-from pyiceberg.manifest import ManifestEntry, ManifestEntryStatus, ManifestFile, ManifestListWriterV2, ManifestWriterV2
+from pyiceberg.manifest import (
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestListWriterV2,
+    ManifestWriterV2,
+)
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Transaction
 from pyiceberg.table.snapshots import Operation, Snapshot
-from pyiceberg.table.update.snapshot import _MergeAppendFiles, _OverwriteFiles, _SnapshotProducer
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _ManifestMergeManager, _OverwriteFiles, _SnapshotProducer
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
 _LISTS_MAX = 512
 """Manifest lists in memory: the histories of all tables; the manifests in them are shared."""
 _ENTRIES_MAX = 8_000
 """Manifest entries in memory, of some 3 kB each."""
+
+MERGED_MANIFESTS = 20
+"""Manifests of about one size that are merged: the list of a table has some forty, and one for each 400 files more."""
 
 _remembering = threading.Lock()
 _lists: LRUCache[str, tuple[ManifestFile, ...]] = LRUCache(_LISTS_MAX)
@@ -180,8 +190,24 @@ class _Remembering(_SnapshotProducer[Any]):
         return [path for path in self._written_manifests if path not in kept]
 
 
-class Append(_Remembering, _MergeAppendFiles):
-    """Files come; manifests are merged once there are many small ones."""
+class Append(_Remembering, _FastAppendFiles):
+    """Files come. Twenty manifests of one size are merged into one of the next, up to some hundred files each.
+
+    So each entry is written three times in all, however many there are; pyiceberg's own merging fills one manifest up
+    to a size in bytes and writes it anew for every twenty files.
+    """
+
+    def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        self._listed = self._merged(self._merged(manifests, level=0), level=1)
+        return self._listed
+
+    def _merged(self, manifests: list[ManifestFile], level: int) -> list[ManifestFile]:
+        spec_id = self._transaction.table_metadata.default_spec_id
+        small = [m for m in manifests if m.partition_spec_id == spec_id and _level(m) == level]
+        if len(small) < MERGED_MANIFESTS:
+            return manifests
+        manager = _ManifestMergeManager[Any](0, 0, True, self)
+        return [manager._create_manifest(spec_id, small), *(m for m in manifests if m not in small)]
 
     def _existing_manifests(self) -> list[ManifestFile]:
         if self._parent_snapshot_id is None:
@@ -193,6 +219,14 @@ class Append(_Remembering, _MergeAppendFiles):
 
 class Replace(_Remembering, _OverwriteFiles):
     """Files come in the place of others, in one snapshot."""
+
+
+def _level(manifest: ManifestFile) -> int:
+    """0 for a manifest of a few files, 1 for one of twenty such, 2 for the largest there are, and those of deletes."""
+    if manifest.content != ManifestContent.DATA:
+        return 2
+    files = (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
+    return 0 if files < MERGED_MANIFESTS else 1 if files < MERGED_MANIFESTS**2 else 2
 
 
 def append(transaction: Transaction, summary: Mapping[str, str]) -> Append:

@@ -86,7 +86,6 @@ class SimulatedLedger:
         """Commit once, fenced."""
         self.scheduler.reach("committing")
         after = self._transact(at, staged.properties, expected, staged.handle, staged.receipt_path)
-        self.scheduler.reach("committed")
         landed = self._find(self._head_of(at.table, after), staged)
         assert landed is not None, "a commit that succeeded is in the history"
         return landed
