@@ -62,8 +62,10 @@ class DurableStream(io.RawIOBase, OutputStream):
 
     def write(self, b: Any) -> int:
         self._hash.update(b)
-        with _named(self._path):
+        try:  # called for every page: a context manager would cost more than the hash
             return self._file.write(b)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
 
     def tell(self) -> int:
         return self._file.tell()
@@ -118,9 +120,13 @@ def _named(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unwritable(
-            f"{path}: {error.strerror}. Nothing was committed; make room or mend the disk, and the next run goes on."
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str, error: OSError) -> Unwritable:
+    return Unwritable(
+        f"{path}: {error.strerror}. Nothing was committed; make room or mend the disk, and the next run goes on."
+    )
 
 
 def make_directory(directory: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from k2_tests.bench import commit_cost, decode_rate, end_to_end, latency, verdict_cost
+from k2_tests.bench import commit_cost, decode_rate, end_to_end, latency, verdict_cost, verify_rate
 
 Run = Callable[[], dict[str, Any]]
 Render = Callable[[Mapping[str, Any]], str]
@@ -24,6 +24,7 @@ BENCHES: dict[str, tuple[str, Run, Render]] = {
     "verdict": ("Verdict", verdict_cost.run, verdict_cost.table),
     "end_to_end": ("From topic to committed table", end_to_end.run, end_to_end.table),
     "commit": ("Commit against the number of commits before it", commit_cost.run, commit_cost.table),
+    "verify": ("Proof of a table", verify_rate.run, verify_rate.table),
     "latency": ("From produced to committed", latency.run, latency.table),
 }
 

@@ -53,10 +53,10 @@ def main() -> None:
     result = run(arguments.commits, arguments.fewest)
     if arguments.json_file:
         arguments.json_file.write_text(json.dumps(result, indent=2))
-    print(markdown(result))
+    print(table(result))
 
 
-def run(commits: int, fewest: int = 1) -> dict[str, Any]:
+def run(commits: int = 2_000, fewest: int = 1) -> dict[str, Any]:
     """Commit so many batches and say what those at some distances cost. fewest: receipts collected together."""
     with tempfile.TemporaryDirectory() as scratch:
         spent = list(_commits(Path(scratch), commits, fewest))
@@ -70,7 +70,7 @@ def run(commits: int, fewest: int = 1) -> dict[str, Any]:
     }
 
 
-def markdown(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     lines = ["| past commits | CPU ms a commit | wall ms a commit | slowest ms |", "|---|---|---|---|"]
     for p in result["points"]:
         past = f"{p['past_from']:,}-{p['past_until']:,}"

@@ -43,10 +43,10 @@ def main() -> None:
     result = run(arguments.batches, arguments.rows)
     if arguments.json_file:
         arguments.json_file.write_text(json.dumps(result, indent=2))
-    print(markdown(result))
+    print(table(result))
 
 
-def run(batches: int, rows: int) -> dict[str, Any]:
+def run(batches: int = 1_000, rows: int = 10_000) -> dict[str, Any]:
     """Build a lake of so many batches and prove it, both ways."""
     with tempfile.TemporaryDirectory() as scratch:
         lake = new_lake(Path(scratch, "k2"))
@@ -74,7 +74,7 @@ def build(lake: Lake, batches: int, rows: int) -> None:
             at = ledger.head(TRADES)
 
 
-def markdown(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     size = f"{result['batches']:,} batches, {result['rows']:,} rows, {result['data_bytes'] / 1e6:,.0f} MB"
     lines = [f"| {size} | wall s | CPU s | findings |", "|---|---|---|---|"]
     for name, p in result["proofs"].items():

@@ -165,6 +165,7 @@ def crash_at(name, uri, warehouse):
     failpoints.arm(f"{name}:1:kill")
     lake = Lake(uri, warehouse)
     commit(lake, lake.head(TRADES), batch(0, 1, 2, 3))
+    failpoints.reach("committed")
     collect(lake, TRADES)
     os._exit(0)
 
