@@ -24,8 +24,9 @@ from sqlalchemy.orm import Session
 from k2_core.contracts import RECEIPTS, TABLES, Table
 from k2_core.errors import Damaged, NotFound, Unreachable
 from k2_core.keys import offsets_in
-from k2_core.offsets import Offsets, Position
+from k2_core.offsets import Offsets
 from k2_core.protocol.ports import Head
+from k2_resources.lake.history import Past, offsets_of, recall
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
 from k2_resources.lake.metadata import SharingCatalog
 from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
@@ -149,7 +150,7 @@ class Lake:
     def state(self, table: Table, snapshot_id: int | None = None) -> TableState | None:
         """Describe the head, or an older snapshot; None for a table that does not exist.
 
-        Raises NotFound for a snapshot that is not, or no longer, in the table.
+        One that expired is told by the copy of its receipt. Raises NotFound for one that never was.
         """
         try:
             loaded = self.load(table)
@@ -158,7 +159,7 @@ class Lake:
         head = loaded.current_snapshot()
         snapshot = head if snapshot_id is None else loaded.snapshot_by_id(snapshot_id)
         if snapshot is None and snapshot_id is not None:
-            raise NotFound(f"{table.name} has no snapshot {snapshot_id}")
+            return self._forgotten(loaded, table, snapshot_id)
         if snapshot is None or head is None or snapshot.snapshot_id == head.snapshot_id:
             offsets = offsets_in(loaded.properties)
         else:
@@ -179,14 +180,38 @@ class Lake:
         this = And(EqualTo("table_name", table.name), EqualTo("snapshot_id", snapshot.snapshot_id))
         rows = self.load(RECEIPTS).scan(this, selected_fields=("offsets",)).to_arrow().to_pylist()
         if rows:
-            return Offsets(
-                {(o["topic"], o["kafka_partition"]): Position(o["kafka_epoch"], o["next"]) for o in rows[0]["offsets"]}
-            )
+            return offsets_of(rows[0]["offsets"])
         offsets = Offsets()
         for committed in receipts_of(loaded):
             if committed.sequence_number <= (snapshot.sequence_number or 0):
                 offsets = offsets.advanced(committed.receipt.ends())
         return offsets
+
+    def _forgotten(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> TableState:
+        past, table_uuid = self._recall(loaded, table, snapshot_id), str(loaded.metadata.table_uuid)
+        return TableState(
+            table.name,
+            table_uuid,
+            snapshot_id,
+            past.sequence_number,
+            past.commit_time,
+            past.offsets,
+            dict(loaded.properties),
+            loaded.metadata_location,
+        )
+
+    def _files_of_forgotten(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> tuple[DataFileEntry, ...]:
+        past = self._recall(loaded, table, snapshot_id)
+        kept = [task.file for task in loaded.scan().plan_files() if task.file.file_path in past.files]
+        if len(kept) != len(past.files):
+            raise NotFound(f"{table.name}: snapshot {snapshot_id} expired, and its files were rewritten since")
+        return tuple(_file_entry(loaded, file) for file in kept)
+
+    def _recall(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> Past:
+        past = recall(self.load(RECEIPTS), table, str(loaded.metadata.table_uuid), snapshot_id)
+        if past is None:
+            raise NotFound(f"{table.name} has no snapshot {snapshot_id}")
+        return past
 
     def committed(self, table: Table, topic: str) -> dict[int, int]:
         """Next offset per Kafka partition of one topic; empty where nothing was committed."""
@@ -206,10 +231,10 @@ class Lake:
         return [_snapshot_entry(s) for s in ordered[:limit]]
 
     def files(self, table: Table, snapshot_id: int) -> tuple[DataFileEntry, ...]:
-        """Every data file of one snapshot. Raises NotFound."""
+        """Every data file of one snapshot. Raises NotFound, also where one expired and its files were rewritten."""
         loaded = self.load(table)
         if loaded.snapshot_by_id(snapshot_id) is None:
-            raise NotFound(f"{table.name} has no snapshot {snapshot_id}")
+            return self._files_of_forgotten(loaded, table, snapshot_id)
         return tuple(_file_entry(loaded, task.file) for task in loaded.scan(snapshot_id=snapshot_id).plan_files())
 
 

@@ -11,8 +11,12 @@ import httpx2 as httpx
 import pytest
 
 from k2_core.contracts import QUOTES, TRADES
+from k2_core.protocol import collect as collecting
+from k2_core.protocol import retain
+from k2_resources.lake.ledger import IcebergLedger
 from k2_tests.api import oracle
 from k2_tests.api.homes import Row, dated, lake_of, serving, settings_of, store
+from k2_tests.lakes import collect
 from k2_tests.ticks import NOON, trade
 
 QUESTIONS: list[dict[str, Any]] = [
@@ -158,3 +162,25 @@ def test_a_cursor_stays_on_its_snapshot_while_batches_are_committed(tmp_path: Pa
         fresh = client.get("/v1/trades", params={"limit": 100})
     assert len(fresh.json()["data"]) == len(before) + number - 1000
     assert fresh.headers["K2-Version"] != first.headers["K2-Version"]
+
+
+def test_a_cursor_outlives_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of a server that has never seen the snapshot, after it was forgotten: the copies of receipts tell it."""
+    monkeypatch.setattr(retain, "SNAPSHOTS_MAX", 4)
+    monkeypatch.setattr(retain, "SNAPSHOTS_KEPT", 2)
+    monkeypatch.setattr(collecting, "IDLE_RECEIPTS_MAX", 1)
+    settings = settings_of(tmp_path)
+    lake = lake_of(settings)
+    before = [dated(trade(n)) for n in range(20)]
+    store(lake, TRADES, before)
+    with serving(settings) as client:
+        first = client.get("/v1/trades", params={"limit": 9})
+    for n in range(100, 105):
+        store(lake, TRADES, [dated(trade(n)), dated({**before[3], "revision": n})])
+        collect(lake, TRADES)
+        retain.expire(IcebergLedger(lake), lake.head(TRADES))
+    assert int(first.headers["K2-Snapshot-Id"]) not in {s.snapshot_id for s in lake.snapshots(TRADES)}
+    with serving(settings) as client:
+        later = client.get("/v1/trades", params={"limit": 50, "cursor": first.json()["pagination"]["next_cursor"]})
+    assert later.headers["K2-Version"] == first.headers["K2-Version"]
+    assert ids([first.json(), later.json()]) == [(r["message_id"], 0) for r in oracle.newest(before)[::-1]]

@@ -1,0 +1,48 @@
+"""A snapshot that was forgotten, as the copies of its receipts still tell it: its C, and the files it held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, LessThanOrEqual
+from pyiceberg.table import Table as IcebergTable
+
+from k2_core.contracts import Table
+from k2_core.offsets import Offsets, Position
+
+
+@dataclass(frozen=True)
+class Past:
+    """One commit of a table. files: every data file stored up to it."""
+
+    sequence_number: int
+    commit_time: datetime
+    offsets: Offsets
+    files: frozenset[str]
+
+
+def recall(receipts: IcebergTable, table: Table, table_uuid: str, snapshot_id: int) -> Past | None:
+    """Look a snapshot up in audit.receipts; None for one that never was, or whose receipt is not copied yet."""
+    of_table = And(EqualTo("table_name", table.name), EqualTo("table_uuid", table_uuid))
+    told = _rows(
+        receipts, And(of_table, EqualTo("snapshot_id", snapshot_id)), "sequence_number", "commit_time", "offsets"
+    )
+    if not told:
+        return None
+    number = told[0]["sequence_number"]
+    stored = _rows(receipts, And(of_table, LessThanOrEqual("sequence_number", number)), "files")
+    files = frozenset(f["path"] for row in stored for f in row["files"] if f["kind"] == "data")
+    return Past(number, told[0]["commit_time"], offsets_of(told[0]["offsets"]), files)
+
+
+def offsets_of(stated: Sequence[dict[str, Any]]) -> Offsets:
+    """C as a row of audit.receipts states it."""
+    return Offsets({(o["topic"], o["kafka_partition"]): Position(o["kafka_epoch"], o["next"]) for o in stated})
+
+
+def _rows(receipts: IcebergTable, this: BooleanExpression, *columns: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = receipts.scan(this, selected_fields=columns).to_arrow().to_pylist()
+    return rows
