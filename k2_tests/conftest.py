@@ -20,8 +20,23 @@ from k2_resources.settings import Settings, load_feeds
 hypothesis.settings.register_profile("k2", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("k2")
 
+LONGEST = (
+    "test_real_data",
+    "test_recovery",
+    "test_real_kafka",
+    "test_run_kills",
+    "test_kill_harness",
+    "test_simulation",
+)
+"""Files of more than half a minute, the longest first: begun last, one would run on while the other worker is idle."""
+
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the workers take whole files in the order of their first test."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
