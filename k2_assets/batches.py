@@ -50,6 +50,11 @@ class Judged:
         return sorted([*self.decoded.dead, *hard], key=lambda d: d.index)
 
     @cached_property
+    def read(self) -> npt.NDArray[np.int64]:
+        """Records of each Kafka partition, whatever became of them."""
+        return np.bincount(self.records.kafka_partitions)
+
+    @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
         """What became of the records: one row a Kafka partition, one column an outcome of `verdict`, then the dead."""
         partitions = self.records.kafka_partitions
@@ -121,7 +126,7 @@ def _count(r: OffsetRange, epoch: int, judged: Judged | None) -> RangeCount:
         r.kafka_partition,
         r.start,
         r.end,
-        read=int((judged.records.kafka_partitions == r.kafka_partition).sum()),
+        read=int(judged.read[r.kafka_partition]),
         written=int(counts[WRITTEN]),
         duplicates=int(counts[DUPLICATE]),
         revisions=int(counts[REVISION]),

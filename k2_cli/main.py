@@ -34,7 +34,7 @@ COMMANDS = {
     "ingest": Entry("k2_cli.ingest:ingest", "Run the ingestion jobs in process, without the daemon."),
     "query": Entry("k2_cli.query:query", "Read trades, quotes or bars straight from the lake."),
     "verify": Entry("k2_cli.verify:verify", "Prove from the tables alone that receipts balance."),
-    "gaps": Entry("k2_cli.gaps:gaps", "List, show, accept or repair gaps."),
+    "gaps": Entry("k2_cli.gaps:gaps", "List and show gaps."),
     "dead-letters": Entry("k2_cli.dead_letters:dead_letters", "List, show or replay records that were refused."),
     "topics": Entry("k2_cli.topics:topics", "List, adopt or resume topics; accept a loss."),
     "demo": Entry("k2_cli.demo:demo", "The guided tour on generated data."),

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from k2_resources import embedded_broker
 from k2_resources.settings import Settings
 from k2_resources.supervisor import Launch, Service
@@ -19,8 +21,6 @@ HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFINITIONS = "k2_assets.definitions"
 _PROBE_SECONDS = 2.0
-_CODE_PORT = 4000
-"""Preferred port of the code server; nobody but the two Dagster processes asks it."""
 _LOGS = ("--log-format", "json")
 """Dagster's processes colour their logs otherwise, into files too."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -72,7 +72,7 @@ def preferred_ports(settings: Settings) -> dict[str, int]:
     """Service name -> the port it prefers."""
     return {
         "registry": settings.registry_port,
-        "code": _CODE_PORT,
+        "code": any_free(),  # gRPC shares a port with whoever else listens there: none that another stack prefers
         "webserver": settings.dagster_port,
         "api": settings.api_port,
     }
@@ -84,7 +84,7 @@ def registry(ports: Ports) -> Service:
     def launch() -> Launch:
         port = ports.pick("registry")
         url = f"http://{HOST}:{port}"
-        return Launch(k2("_registry", str(port)), lambda _pid: url if answers(f"{url}/subjects") else None)
+        return Launch(k2("_registry", str(port)), _own(port, url, f"{url}/subjects"))
 
     return Service("registry", launch)
 
@@ -111,7 +111,7 @@ def code_server(settings: Settings, ports: Ports) -> Service:
         where = ("--host", HOST, "--port", str(port))
         what = ("--module-name", DEFINITIONS, "--location-name", "k2", "--log-level", "warning", *_LOGS)
         command = (sys.executable, "-m", "dagster", "api", "grpc", *where, *what)
-        return Launch(command, lambda _pid: f"{HOST}:{port}" if connects(port) else None)
+        return Launch(command, lambda pid: f"{HOST}:{port}" if listens(pid, port) else None)
 
     return Service("code", launch)
 
@@ -132,7 +132,7 @@ def webserver(settings: Settings, ports: Ports) -> Service:
             str(workspace_file(settings)),
             *_LOGS,
         )
-        return Launch(command, lambda _pid: url if answers(f"{url}/server_info") else None)
+        return Launch(command, _own(port, url, f"{url}/server_info"))
 
     return Service("webserver", launch)
 
@@ -155,7 +155,7 @@ def api(settings: Settings, ports: Ports) -> Service:
         port = ports.pick("api")
         url = f"http://{HOST}:{port}"
         command = k2("serve", "--host", HOST, "--port", str(port), "--home", str(settings.home))
-        return Launch(command, lambda _pid: url if answers(f"{url}/health") else None)
+        return Launch(command, _own(port, url, f"{url}/health"))
 
     return Service("api", launch)
 
@@ -169,6 +169,20 @@ def _write_workspace(file: Path, port: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     server = {"host": HOST, "port": port, "location_name": "k2"}
     file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}, indent=2))
+
+
+def _own(port: int, url: str, probe: str) -> Callable[[int], str | None]:
+    """Ready once the process itself answers: another stack may have taken the port since it was picked."""
+    return lambda process_id: url if listens(process_id, port) and answers(probe) else None
+
+
+def listens(process_id: int, port: int) -> bool:
+    """Tell whether a process listens on a port."""
+    try:
+        found = psutil.Process(process_id).net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
 
 
 def answers(url: str) -> bool:

@@ -55,7 +55,7 @@ def decode(records: Records, table: Table, decoder_of: Callable[[int], Decoder |
     decoders: dict[int, Decoder | None] = {}
     tables, sources = [table.arrow_schema(origins=("feed",)).empty_table()], [np.empty(0, np.int64)]
     dead: list[Dead] = []
-    for first, framed in _slices(records.values):
+    for first, framed in _slices(records):
         for schema_id in framed.by_schema.keys() - decoders.keys():
             decoders[schema_id] = decoder_of(schema_id)
         rows, source, rejected = _rows(framed, decoders)
@@ -68,25 +68,32 @@ def decode(records: Records, table: Table, decoder_of: Callable[[int], Decoder |
 def schema_ids_by_partition(records: Records) -> dict[int, set[int]]:
     """Which writer schemas the records of each Kafka partition name."""
     found: dict[int, set[int]] = {}
-    for first, framed in _slices(records.values):
+    for first, framed in _slices(records):
         for schema_id, at in framed.by_schema.items():
             for kafka_partition in np.flatnonzero(np.bincount(records.kafka_partitions[at + first])).tolist():
                 found.setdefault(kafka_partition, set()).add(schema_id)
     return found
 
 
-def _slices(values: Sequence[bytes | None]) -> Iterator[tuple[int, Framed]]:
+def _slices(records: Records) -> Iterator[tuple[int, Framed]]:
     """First index and records of each slice."""
+    first, values = 0, records.values
+    for frames in records.joined or _joined(values):
+        yield from _framed(first, frames, values[first : first + len(frames)])
+        first += len(frames)
+    assert first == len(records), "what was joined are all values"
+
+
+def _joined(values: Sequence[bytes | None]) -> Iterator[Frames]:
     for first in range(0, len(values), SLICE_RECORDS):
-        yield from _framed(first, values[first : first + SLICE_RECORDS])
+        yield Frames.of(values[first : first + SLICE_RECORDS])
 
 
-def _framed(first: int, values: Sequence[bytes | None]) -> Iterator[tuple[int, Framed]]:
-    frames = Frames.of(values)
+def _framed(first: int, frames: Frames, values: Sequence[bytes | None]) -> Iterator[tuple[int, Framed]]:
     if len(values) > 1 and len(frames.data) > SLICE_BYTES_MAX:
         middle = len(values) // 2
-        yield from _framed(first, values[:middle])
-        yield from _framed(first + middle, values[middle:])
+        for at, some in ((0, values[:middle]), (middle, values[middle:])):
+            yield from _framed(first + at, Frames.of(some), some)
     else:
         yield first, unframe(frames, values)
 

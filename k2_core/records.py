@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from k2_core.frames import Frames
 from k2_core.offsets import OffsetRange
 
 Header = tuple[str, bytes | None]
@@ -27,13 +28,15 @@ class Records:
     """Records of one topic, any mix of its Kafka partitions, offset order within each.
 
     All columns have the same length n. envelopes: only dead letters ask for them, so a reader may open them late.
+    joined: all values in order, some neighbours at a time, from a reader that joined them while they were at hand.
     """
 
     topic: str
     kafka_partitions: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
-    values: list[bytes | None]
+    values: Sequence[bytes | None]
     envelopes: Sequence[Envelope]
+    joined: Sequence[Frames] = ()
 
     def __len__(self) -> int:
         return len(self.values)

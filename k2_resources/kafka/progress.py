@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_right
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import compress
+from dataclasses import dataclass, field
+from itertools import accumulate, compress, repeat
 from typing import Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from k2_core.frames import Frames
 from k2_core.offsets import OffsetRange
 from k2_core.records import Envelope, Header, LogBatch, Records
 from k2_resources.kafka.client import Message
 
 Positions = Mapping[str, npt.NDArray[np.int64]]
 """Topic -> an offset for each Kafka partition, by its number."""
+_JOINED_MIN = 8_192
+"""Messages whose values are joined at once: soon enough that a processor still has them in its cache, and so many that
+what is done once for all of them is shared."""
 
 
 class Progress:
@@ -36,7 +41,7 @@ class Progress:
             self._end[planned.topic][planned.kafka_partition] = planned.end
         self._next = {topic: starts.copy() for topic, starts in self._start.items()}
         self._open = {topic: starts < self._end[topic] for topic, starts in self._start.items()}
-        self._held: dict[str, list[_Columns]] = defaultdict(list)
+        self._held: dict[str, _Held] = defaultdict(_Held)
         self.held = self.held_bytes = 0
 
     def unfinished(self) -> list[OffsetRange]:
@@ -72,9 +77,9 @@ class Progress:
             ends = self._end[topic][columns.partitions]
             np.maximum.at(self._next[topic], columns.partitions, np.minimum(columns.offsets + 1, ends))
             inside = columns.inside(columns.offsets < ends)
-            self._held[topic].append(inside)
             self.held += len(inside.messages)
             self.held_bytes += sum(map(len, inside.messages))
+            self._held[topic].add(inside)
 
     def reach(self, topic: str, partition: int, position: int) -> None:
         """Move one range on to a position the reader is known to have passed, no further than its end."""
@@ -84,9 +89,9 @@ class Progress:
     def batch(self) -> LogBatch:
         """Give what is held, with the ranges it fills, and begin the next batch."""
         moved = tuple(_ranges(self._start, self._next))
-        records = tuple(_records(topic, chunks) for topic, chunks in self._held.items())
+        records = tuple(held.records(topic) for topic, held in self._held.items())
         self._start = {topic: at.copy() for topic, at in self._next.items()}
-        self._held, self.held, self.held_bytes = defaultdict(list), 0, 0
+        self._held, self.held, self.held_bytes = defaultdict(_Held), 0, 0
         return LogBatch(moved, tuple(of_topic for of_topic in records if len(of_topic)))
 
     def _by_topic(self, messages: list[Message]) -> Mapping[str, list[Message]]:
@@ -127,15 +132,69 @@ def _ranges(start: Positions, end: Positions) -> list[OffsetRange]:
     ]
 
 
-def _records(topic: str, chunks: Sequence[_Columns]) -> Records:
-    messages = [message for chunk in chunks for message in chunk.messages]
-    return Records(
-        topic=topic,
-        kafka_partitions=np.concatenate([chunk.partitions for chunk in chunks]),
-        offsets=np.concatenate([chunk.offsets for chunk in chunks]),
-        values=list(map(Message.value, messages)),
-        envelopes=_Envelopes(messages),
-    )
+@dataclass
+class _Held:
+    """Messages of one topic on their way into a batch. Their values live on in the joined bytes alone."""
+
+    messages: list[Message] = field(default_factory=list)
+    partitions: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    offsets: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    joined: list[Frames] = field(default_factory=list)
+    absent: set[int] = field(default_factory=set)
+    _waiting: list[Message] = field(default_factory=list)
+
+    def add(self, columns: _Columns) -> None:
+        self.partitions.append(columns.partitions)
+        self.offsets.append(columns.offsets)
+        self._waiting += columns.messages
+        if len(self._waiting) >= _JOINED_MIN:
+            self._join()
+
+    def records(self, topic: str) -> Records:
+        if self._waiting:
+            self._join()
+        return Records(
+            topic=topic,
+            kafka_partitions=np.concatenate(self.partitions),
+            offsets=np.concatenate(self.offsets),
+            values=_Values(self.joined, self.absent, range(len(self.messages))),
+            envelopes=_Envelopes(self.messages),
+            joined=self.joined,
+        )
+
+    def _join(self) -> None:
+        values = list(map(Message.value, self._waiting))
+        if None in values:
+            self.absent.update(i for i, value in enumerate(values, start=len(self.messages)) if value is None)
+        self.joined.append(Frames.of(values))
+        # methods mapped as they are, as above; the queue keeps nothing
+        deque(map(Message.set_value, self._waiting, repeat(None)), maxlen=0)
+        self.messages += self._waiting
+        self._waiting = []
+
+
+class _Values(Sequence[bytes | None]):
+    """Values as they came, cut out of the joined bytes one by one. absent: those that are none. at: which these are."""
+
+    def __init__(self, joined: Sequence[Frames], absent: set[int], at: range) -> None:
+        self._joined, self._absent, self._at = joined, absent, at
+        self._starts = [0, *accumulate(map(len, joined))]
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(at, slice):
+            return _Values(self._joined, self._absent, self._at[at])
+        place = self._at[at]
+        if place in self._absent:
+            return None
+        of = bisect_right(self._starts, place) - 1
+        return self._joined[of][place - self._starts[of]]
 
 
 class _Envelopes(Sequence[Envelope]):

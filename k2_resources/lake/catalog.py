@@ -12,7 +12,6 @@ from typing import Any
 from pyiceberg.catalog.sql import IcebergTables
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.expressions import And, EqualTo
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -26,7 +25,7 @@ from k2_core.errors import Damaged, NotFound, Unreachable
 from k2_core.keys import offsets_in
 from k2_core.offsets import Offsets
 from k2_core.protocol.ports import Head
-from k2_resources.lake.history import Past, offsets_of, recall
+from k2_resources.lake.history import Past, copied_offsets, recall
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
 from k2_resources.lake.metadata import SharingCatalog
 from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
@@ -176,14 +175,11 @@ class Lake:
         )
 
     def _offsets_at(self, loaded: IcebergTable, table: Table, snapshot: Snapshot) -> Offsets:
-        """C of an older snapshot: the collector wrote it; what it has not reached yet is folded from the history."""
-        this = And(EqualTo("table_name", table.name), EqualTo("snapshot_id", snapshot.snapshot_id))
-        rows = self.load(RECEIPTS).scan(this, selected_fields=("offsets",)).to_arrow().to_pylist()
-        if rows:
-            return offsets_of(rows[0]["offsets"])
-        offsets = Offsets()
-        for committed in receipts_of(loaded):
-            if committed.sequence_number <= (snapshot.sequence_number or 0):
+        """C of an older snapshot: the collector wrote it; what it has not reached yet is folded on from there."""
+        number = snapshot.sequence_number or 0
+        offsets, told = copied_offsets(self.load(RECEIPTS), table, str(loaded.metadata.table_uuid), number)
+        for committed in receipts_of(loaded, told):
+            if committed.sequence_number <= number:
                 offsets = offsets.advanced(committed.receipt.ends())
         return offsets
 

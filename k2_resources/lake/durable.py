@@ -62,10 +62,8 @@ class DurableStream(io.RawIOBase, OutputStream):
 
     def write(self, b: Any) -> int:
         self._hash.update(b)
-        try:  # called for every page: a context manager would cost more than the hash
+        with _named(self._path):
             return self._file.write(b)
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
 
     def tell(self) -> int:
         return self._file.tell()
@@ -153,7 +151,7 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: str, content: bytes) -> str:
+def write_bytes(path: str, content: bytes | pa.Buffer) -> str:
     """Write a new file durably and return its SHA-256."""
     with DurableStream(path) as stream:
         stream.write(content)
@@ -174,20 +172,18 @@ class Written:
 def write_parquet(path: str, rows: pa.Table, bounded: Sequence[str] | bool = True) -> Written:
     """Write a new Parquet file durably. Field ids come from the schema of rows. bounded: columns with statistics."""
     dictionary = [c for c in DICTIONARY_COLUMNS if c.split(".")[0] in rows.column_names]
-    with DurableStream(path) as stream:
-        with pq.ParquetWriter(
-            stream,
-            rows.schema,
-            compression="zstd",
-            compression_level=ZSTD_LEVEL,
-            use_dictionary=dictionary or False,
-            write_statistics=bounded,
-        ) as writer:
-            writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
-        # its own collector of footers fails a second time, aloud, when the disk was too full for the first
-        footer: pq.FileMetaData = writer.writer.metadata
-        size_bytes = stream.tell()
-    return Written(path, len(rows), size_bytes, stream.sha256, footer)
+    encoded = pa.BufferOutputStream()  # pages are small and many: hashed and written one by one they cost a tenth more
+    with pq.ParquetWriter(
+        encoded,
+        rows.schema,
+        compression="zstd",
+        compression_level=ZSTD_LEVEL,
+        use_dictionary=dictionary or False,
+        write_statistics=bounded,
+    ) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+    content = encoded.getvalue()
+    return Written(path, len(rows), content.size, write_bytes(path, content), writer.writer.metadata)
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -38,6 +38,17 @@ def recall(receipts: IcebergTable, table: Table, table_uuid: str, snapshot_id: i
     return Past(number, told[0]["commit_time"], offsets_of(told[0]["offsets"]), files)
 
 
+def copied_offsets(receipts: IcebergTable, table: Table, table_uuid: str, number: int) -> tuple[Offsets, int]:
+    """C at the last copied receipt up to one sequence number, and the number of that; nothing and 0 without one."""
+    of_table = And(EqualTo("table_name", table.name), EqualTo("table_uuid", table_uuid))
+    for this in (EqualTo("sequence_number", number), LessThanOrEqual("sequence_number", number)):
+        told = _rows(receipts, And(of_table, this), "sequence_number", "offsets")
+        if told:
+            last = max(told, key=lambda row: int(row["sequence_number"]))
+            return offsets_of(last["offsets"]), last["sequence_number"]
+    return Offsets(), 0
+
+
 def offsets_of(stated: Sequence[dict[str, Any]]) -> Offsets:
     """C as a row of audit.receipts states it."""
     return Offsets({(o["topic"], o["kafka_partition"]): Position(o["kafka_epoch"], o["next"]) for o in stated})

@@ -75,7 +75,7 @@ class IcebergLedger:
         return copies(self.lake, audit, source, fresh)
 
     def append(self, audit: Head, copies: Any, properties: Mapping[str, str], expected: Expected) -> None:
-        """Append copies and set properties, both or neither. Raises FencedOut, Outpaced."""
+        """Append copies and set properties, both or neither. Raises FencedOut, Outpaced, Unreachable."""
         with self._outpaced_when_forgotten(audit):
             self._append(audit, copies, properties, expected)
 

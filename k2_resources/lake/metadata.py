@@ -16,6 +16,9 @@ from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV2
 from pyiceberg.table.update import TableRequirement, TableUpdate
+from sqlalchemy.exc import SQLAlchemyError
+
+from k2_core.errors import Unreachable
 
 KNOWN_MAX = 16
 """Metadata kept in memory: two of each table there is, at most a megabyte each with a hundred snapshots."""
@@ -40,8 +43,13 @@ class SharingCatalog(SqlCatalog):
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
-        """Commit as the catalog does, and remember the metadata that was written."""
-        response = super().commit_table(table, requirements, updates)
+        """Commit as the catalog does, and remember the metadata that was written. Raises Unreachable."""
+        try:
+            response = super().commit_table(table, requirements, updates)
+        except SQLAlchemyError as error:
+            told = getattr(error, "orig", None) or error
+            name = ".".join(table.name())
+            raise Unreachable(f"catalog: {error.__class__.__name__} at a commit of {name}: {told}") from error
         self._remember(response.metadata_location, response.metadata)
         return response
 

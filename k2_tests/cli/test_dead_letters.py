@@ -136,7 +136,7 @@ def test_a_replay_sends_the_same_bytes_key_and_headers_and_says_where_they_died(
     (batch,) = log.read([OffsetRange(FEED.topic, partition, offset, offset + 1)], rows_max=1)
     (records,) = batch.records
     origin = f"{FEED.topic}[3]@0:0"
-    assert records.values == [b"junk\xfe"]
+    assert list(records.values) == [b"junk\xfe"]
     assert records.envelopes[0].key == b"BINANCE.BTCUSDT"
     assert list(records.envelopes[0].headers) == [*headers, (REPLAY_HEADER, origin.encode())]
 

@@ -193,6 +193,21 @@ def test_a_free_port_is_kept_and_nothing_said():
     assert said == []
 
 
+def test_the_server_of_another_stack_is_not_taken_for_our_own_service(settings):
+    """Two stacks that start at once may both have seen a port free; one of them did not get it."""
+    port, own = services.any_free(), os.getpid()
+    answers = services.api(settings, services.Ports({"api": port}, print)).launch().answers
+    assert answers(own) is None
+    with HTTPServer((services.HOST, port), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with subprocess.Popen(("sleep", "1000")) as ours:
+            assert services.answers(f"http://{services.HOST}:{port}/health")
+            assert answers(ours.pid) is None
+            assert answers(own) == f"http://{services.HOST}:{port}"
+            ours.kill()
+        server.shutdown()
+
+
 def test_an_http_proxy_in_the_environment_does_not_hide_our_own_servers(monkeypatch):
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
@@ -164,11 +165,11 @@ def instant(day, time):
 @pytest.mark.skipif(dagster_ui.CHROMIUM is None, reason="Debian's chromium is not installed")
 @pytest.mark.parametrize("what", dagster_ui.LOOKS, ids=lambda what: what.name)
 def test_the_dagster_ui_shows(loaded, tmp_path, what):
+    counted = (f"Materialized ({len(ASX_DAYS | BINANCE_DAYS)})",) if what.name == "partitions" else ()
     with dagster_ui.browser_page() as page:
-        text = dagster_ui.look(page, loaded.endpoints["dagster"], what, tmp_path)
+        text = dagster_ui.look(page, loaded.endpoints["dagster"], replace(what, words=what.words + counted), tmp_path)
     assert (tmp_path / f"{what.name}.png").stat().st_size > 10_000
     if what.name == "partitions":
-        assert f"Materialized ({len(ASX_DAYS | BINANCE_DAYS)})" in text
         assert "Failed (0)" in text
     if what.name == "checks":
         assert text.count("Succeeded") >= 5

@@ -17,6 +17,7 @@ from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_core.sequences import Intervals, ScopeState
 from k2_resources import failpoints
 from k2_resources.lake.catalog import Lake
+from k2_resources.lake.ledger import IcebergLedger
 from k2_resources.lake.scans import receipt_rows
 from k2_resources.lake.staging import read_state
 from k2_resources.lake.verify import verify
@@ -159,6 +160,19 @@ def test_an_older_snapshot_is_described_by_its_own_offsets(lake):
     assert lake.state(TRADES, first.snapshot_id).offsets.positions == {(TOPIC, 0): Position(0, 0)}
     collect(lake, TRADES)
     assert lake.state(TRADES, first.snapshot_id).offsets.positions == {(TOPIC, 0): Position(0, 0)}
+
+
+def test_the_offsets_of_a_snapshot_go_on_from_copies_of_those_that_were_forgotten(lake):
+    other = receipt(RangeCount("other.topic", 0, 0, 7, 7), kind="register")
+    first = commit(lake, lake.head(TRADES), Change(other, properties={topic_key("other.topic"): "{}"}))
+    old = [first, register(lake)]
+    commit(lake, lake.head(TRADES), batch(0, 1, 2))
+    collect(lake, TRADES)
+    IcebergLedger(lake).expire(lake.head(TRADES), [c.snapshot_id for c in old])
+    waiting = commit(lake, lake.head(TRADES), batch(2, 3, 4))
+    commit(lake, lake.head(TRADES), batch(4, 5, 6))
+    expected = {(TOPIC, 0): Position(0, 4), ("other.topic", 0): Position(0, 7)}
+    assert lake.state(TRADES, waiting.snapshot_id).offsets.positions == expected
 
 
 def crash_at(name, uri, warehouse):
