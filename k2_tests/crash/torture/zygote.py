@@ -53,6 +53,9 @@ class Zygote:
         while isinstance(told := self._told.recv(), tuple):
             self._note(told)
         pid: int = told
+        # the number of a worker that ended long ago is given again, after some thirty thousand others
+        self._ended.pop(pid, None)
+        self._stopped.discard(pid)
         return pid
 
     def await_stop(self, pid: int, seconds_max: float) -> bool:
