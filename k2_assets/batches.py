@@ -182,5 +182,4 @@ def _gap_row(event: GapEvent) -> dict[str, object]:
         "size": event.size,
         "severity": event.severity,
         "event_number": 0,
-        "actor": "judge",
     }

@@ -5,6 +5,7 @@ UI, also while no broker runs. They are partitioned, which is preview in Dagster
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 from k2_assets.partitions import DAILY
 from k2_assets.tables import asset_key
 from k2_assets.told import Told, receipts_after, total
-from k2_core.contracts import COVERAGE, Table
+from k2_core.contracts import TICK_TABLES, Table
 from k2_core.exchange_dates import day_bounds
 from k2_core.feeds import Feed, feeds_of
+from k2_core.gap_states import is_settled
 from k2_resources import clock
 from k2_resources.bindings import K2Resource
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.scans import day_rows, open_gaps
+from k2_resources.lake.scans import day_rows, unfilled_gaps
 
 SAMPLE_ROWS = 20
 """Rows of a table in a check's metadata: a screenful."""
@@ -42,14 +44,19 @@ def sequence_gaps(lake: Lake, table: Table, feeds: tuple[Feed, ...], day: date) 
 
 
 def gaps_of(lake: Lake, feeds: tuple[Feed, ...]) -> list[Gap]:
-    """Open gaps of some feeds, of all dates."""
-    return [gap for feed in feeds if feed.rule == "contiguous" for gap in open_gaps(lake, feed.name)]
+    """Unfilled gaps of some feeds, of all dates, each with its state."""
+    return [gap for feed in feeds if feed.rule == "contiguous" for gap in unfilled_gaps(lake, feed.name)]
 
 
 def gaps_result(feeds: tuple[Feed, ...], gaps: Sequence[Gap], day: date) -> dg.AssetCheckResult:
-    """Judge the open gaps of one date. Below 10 ids missing is a warning, more an error."""
-    here = [gap for gap in gaps if gap["exchange_date"] == day]
-    verdicts = {feed.name: _completeness(feed, here) for feed in feeds}
+    """Judge the gaps of one date that are open. Below 10 ids missing is a warning, more an error.
+
+    What the source does not have, what nobody tried to collect, and what was accepted is told, but fails nobody.
+    """
+    unfilled = [gap for gap in gaps if gap["exchange_date"] == day]
+    here = [gap for gap in unfilled if not is_settled(gap)]
+    settled = Counter(str(gap["state"]) for gap in unfilled if is_settled(gap))
+    verdicts = {feed.name: _completeness(feed, unfilled) for feed in feeds}
     return dg.AssetCheckResult(
         passed=not here,
         severity=_severity(any(gap["severity"] != "warn" for gap in here)),
@@ -57,8 +64,9 @@ def gaps_result(feeds: tuple[Feed, ...], gaps: Sequence[Gap], day: date) -> dg.A
         metadata={
             "open_gaps": len(here),
             "missing_ids": sum(int(str(gap["size"])) for gap in here),
+            "settled_gaps": dg.MetadataValue.json(dict(settled)),
             "feeds": dg.MetadataValue.json(verdicts),
-            "gaps": _table(here, ("feed", "scope", "first_id", "last_id", "size", "severity")),
+            "gaps": _table(here, ("feed", "scope", "first_id", "last_id", "size", "severity", "state")),
         },
     )
 
@@ -67,7 +75,10 @@ def _completeness(feed: Feed, gaps: Sequence[Gap]) -> str:
     """A feed whose ids have holes, or that has none, can lose rows unseen: never call it complete."""
     if feed.rule != "contiguous":
         return "not_verifiable"
-    return "gaps" if any(gap["feed"] == feed.name for gap in gaps) else "no_open_gap"
+    of_feed = [gap for gap in gaps if gap["feed"] == feed.name]
+    if not of_feed:
+        return "no_open_gap"
+    return "settled_gaps" if all(map(is_settled, of_feed)) else "gaps"
 
 
 def dead_letters(lake: Lake, table: Table, _feeds: tuple[Feed, ...], day: date) -> dg.AssetCheckResult:
@@ -184,12 +195,12 @@ _CHECKS: dict[str, Evaluate] = {
     **ROW_CHECKS,
 }
 _TICKS_ONLY = ("sequence_gaps", "freshness")
-"""A statement of coverage has no sequence, and comes only when a feed starts or ends."""
+"""Statements of coverage and descriptions of instruments have no sequence, and come when there is something to say."""
 
 
 def checks_of(table: Table) -> dict[str, Evaluate]:
     """The checks of one table, by name."""
-    ticks = table.name != COVERAGE.name
+    ticks = table in TICK_TABLES
     return {name: evaluate for name, evaluate in _CHECKS.items() if ticks or name not in _TICKS_ONLY}
 
 

@@ -11,7 +11,7 @@ import pandera.polars as pa_pl
 import polars as pl
 import pyarrow as pa
 
-from k2_core.contracts import COVERAGE, QUOTES, TRADES, VENDOR_DATA, Column, Table
+from k2_core.contracts import COVERAGE, INSTRUMENTS, QUOTES, TRADES, VENDOR_DATA, Column, Table
 from k2_core.feeds import Feed, feeds_of
 
 SAMPLE_ROWS = 5
@@ -56,6 +56,7 @@ def schema_of(table: Table, feeds: tuple[Feed, ...], day: date) -> pa_pl.DataFra
 _POSITIVE = {
     TRADES.name: ("price", "quantity"),
     QUOTES.name: ("bid_price", "bid_quantity", "ask_price", "ask_quantity"),
+    INSTRUMENTS.name: ("price_increment", "quantity_increment"),
 }
 _FROM_ZERO = ("revision", "kafka_epoch", "kafka_partition", "kafka_offset", "quality_flags", "rows", "rejected")
 

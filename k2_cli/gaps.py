@@ -1,20 +1,29 @@
-"""`k2 gaps`: holes in the ids of feeds whose ids have none, and what became of each."""
+"""`k2 gaps`: holes in the ids of feeds whose ids have none, what became of each, and what can be done about them."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
+from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
-from k2_core.errors import NotFound
+from k2_core.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from k2_core.feeds import Feed
+    from k2_core.gap_ids import GapId
+    from k2_feeds.collection import Report
     from k2_resources.lake.catalog import Lake
+    from k2_resources.settings import Settings
 
 _COLUMNS = ("gap_id", "severity", "size", "exchange_date", "state")
+_EVENT_COLUMNS = ("event_number", "state", "gap_id", "size", "severity", "exchange_date", "actor", "stated", "evidence")
+Gap = dict[str, Any]
 
 
 def _home(command: Any) -> Any:
@@ -22,58 +31,214 @@ def _home(command: Any) -> Any:
     return option(command)
 
 
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+_who = click.option("--who", default=getuser, show_default="the user of this shell", help="Who decides.")
+
+
 @click.group()
 def gaps() -> None:
-    """List and show gaps. A gap never stops ingestion; its repair comes through the same topic and closes it."""
+    """List, show, repair and accept gaps. A gap never stops ingestion; its repair comes through the same topic."""
 
 
 @gaps.command("list")
 @click.option("--feed", default=None, help="Only gaps of this feed.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.option("--all", "everything", is_flag=True, help="Also those that are explained or accepted.")
+@_json
 @_home
-def list_gaps(feed: str | None, as_json: bool, home: Path | None) -> None:
+def list_gaps(feed: str | None, everything: bool, as_json: bool, home: Path | None) -> None:
     """Show the gaps that are open."""
-    from k2_resources.lake.scans import open_gaps
+    from k2_resources.lake.scans import open_gaps, unfilled_gaps
 
-    found = open_gaps(_lake(home), feed)
+    found = (unfilled_gaps if everything else open_gaps)(_lake(_settings(home)), feed)
     if as_json:
         click.echo(json.dumps(found, indent=2, default=str))
         return
     _show(_COLUMNS, found)
-    click.echo(f"{len(found):,} open gaps")
+    click.echo(f"{len(found):,} unfilled gaps" if everything else f"{len(found):,} open gaps")
 
 
 @gaps.command()
 @click.argument("gap_id")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@_json
 @_home
 def show(gap_id: str, as_json: bool, home: Path | None) -> None:
-    """Show every event in the life of one gap, oldest first."""
+    """Show what the judge saw of one gap, then what was stated of any of its ids, each oldest first."""
+    from k2_core.gap_ids import STATED
+    from k2_core.gap_states import unfilled
     from k2_resources.lake.scans import gap_events
 
-    events = [event for event in gap_events(_lake(home)).to_pylist() if event["gap_id"] == gap_id]
-    if not events:
+    gap = _parsed(gap_id)
+    events = gap_events(_lake(_settings(home)), gap.feed).to_pylist()
+    concern = [event for event in events if _concerns(gap, event)]
+    stated = [event for event in concern if event["state"] in STATED]
+    found = [e for e in concern if e["state"] not in STATED] + sorted(stated, key=lambda event: event["stated"])
+    if not found:
         raise NotFound(f"no gap {gap_id}; see `k2 gaps list`")
     if as_json:
-        click.echo(json.dumps(events, indent=2, default=str))
+        click.echo(json.dumps(found, indent=2, default=str))
         return
-    _show(("event_number", "state", "size", "severity", "exchange_date", "actor", "evidence"), events)
+    _show(_EVENT_COLUMNS, found)
+    states = [told["state"] for told in unfilled(events) if told["gap_id"] == gap_id]
+    click.echo(f"{gap_id} is {states[0] if states else 'no hole: its ids are there, or nothing beyond them is'}")
 
 
-def _show(columns: tuple[str, ...], events: list[dict[str, Any]]) -> None:
+@gaps.command()
+@click.argument("gap_ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every open gap of a feed that can be asked again.")
+@click.option("--feed", default=None, help="With --all: only gaps of this feed.")
+@click.option("--url", default=None, help="REST of the exchange; else K2_BINANCE_REST_URL.")
+@_who
+@_json
+@_home
+def repair(
+    *,
+    gap_ids: tuple[str, ...],
+    everything: bool,
+    feed: str | None,
+    url: str | None,
+    who: str,
+    as_json: bool,
+    home: Path | None,
+) -> None:
+    """Ask the exchange for the trades of gaps, send them to the topic, and state which ids it does not have.
+
+    The gap is filled once the trades are ingested. Asking twice changes nothing the second time.
+    """
+    from k2_cli.feeding import collect, now_us
+    from k2_feeds.coverage import Stamp
+    from k2_feeds.repair import Repair, mended
+    from k2_resources.binance.rest import BinanceRest
+
+    if bool(gap_ids) == everything:
+        raise BadInput("say which gaps: their ids, or --all")
+    settings, collection_id = _settings(home), uuid4().hex
+    wanted, of_feed = _repairable(settings, gap_ids, feed)
+    if not wanted:
+        click.echo("nothing to do: no open gap can be asked for")
+        return
+    with BinanceRest(url or settings.binance_rest_url) as rest:
+        asked = Repair(rest, now_us)
+        outcomes = mended(asked, of_feed, wanted, lambda: Stamp(collection_id, f"repair by {who}", now_us()))
+        source = f"{rest.base_url}, repair by {who}"
+        report = collect(settings, [of_feed.name], outcomes, source=source, collection_id=collection_id)
+    _finish(report, as_json, f"{len(wanted):,} gaps asked for; `k2 gaps list` says what is left once it is ingested")
+
+
+@gaps.command()
+@click.argument("gap_ids", nargs=-1, required=True)
+@click.option("--why", required=True, help="Your reason; it stays in the ledger for ever.")
+@_who
+@_json
+@_home
+def accept(gap_ids: tuple[str, ...], why: str, who: str, as_json: bool, home: Path | None) -> None:
+    """Go on without the ids of gaps. Should they come after all, the gap is filled all the same."""
+    from k2_cli.feeding import collect, now_us
+    from k2_core.gap_ids import ACCEPTED
+    from k2_feeds.coverage import Stamp, gap_statement
+
+    settings, collection_id = _settings(home), uuid4().hex
+    wanted = [_gap_of(gap) for gap in _named(_unfilled(settings), gap_ids)]
+    feeds = _feeds(settings)
+    for gap in wanted:
+        if gap.feed not in feeds:
+            raise NotFound(f"feeds.yaml has no feed {gap.feed}")
+    stamp = Stamp(collection_id, who, now_us())
+    rows = [gap_statement(feeds[gap.feed], gap, ACCEPTED, stamp, {"why": why}) for gap in wanted]
+    report = collect(settings, [], rows, source=who, collection_id=collection_id)
+    _finish(report, as_json, f"{len(wanted):,} gaps accepted by {who}; the ledger shows it once it is ingested")
+
+
+def _finish(report: Report, as_json: bool, said: str) -> None:
+    from k2_cli.feeding import say
+
+    if as_json:
+        click.echo(json.dumps(report.as_dict()))
+    else:
+        say(report)
+        click.echo(said)
+    if not report.is_complete:
+        raise SystemExit(1)
+
+
+def _repairable(settings: Settings, gap_ids: Sequence[str], feed: str | None) -> tuple[list[GapId], Feed]:
+    """The gaps meant, and their feed: that of the trades of Binance. Raises NotFound, BadInput."""
+    from k2_core.gap_states import is_settled
+    from k2_feeds.binance_frames import TRADES_FEED
+
+    found = _unfilled(settings)
+    if gap_ids:
+        wanted = [_gap_of(gap) for gap in _named(found, gap_ids)]
+        if others := [gap for gap in wanted if gap.feed != TRADES_FEED]:
+            raise BadInput(f"{others[0]}: only trades of Binance can be asked for again, feed {TRADES_FEED}")
+    else:
+        of_feed = [gap for gap in found if gap["feed"] == TRADES_FEED and feed in (None, TRADES_FEED)]
+        wanted = [_gap_of(gap) for gap in of_feed if not is_settled(gap)]
+    return wanted, _feeds(settings)[TRADES_FEED]
+
+
+def _named(found: Iterable[Gap], gap_ids: Sequence[str]) -> list[Gap]:
+    by_id = {gap["gap_id"]: gap for gap in found}
+    if missing := [gap_id for gap_id in gap_ids if gap_id not in by_id]:
+        raise NotFound(f"no unfilled gap {missing[0]}; see `k2 gaps list --all`")
+    return [by_id[gap_id] for gap_id in dict.fromkeys(gap_ids)]
+
+
+def _parsed(gap_id: str) -> GapId:
+    from k2_core.gap_ids import GapId
+
+    try:
+        return GapId.parse(gap_id)
+    except ValueError as error:
+        raise NotFound(f"{error}; see `k2 gaps list`") from None
+
+
+def _gap_of(gap: Gap) -> GapId:
+    from k2_core.gap_ids import GapId
+
+    return GapId(gap["feed"], gap["scope"], gap["session"], gap["first_id"], gap["last_id"])
+
+
+def _concerns(gap: GapId, event: Gap) -> bool:
+    """Whether an event is one of a gap, or a statement about some of its ids."""
+    from k2_core.gap_ids import STATED
+
+    if event["gap_id"] == str(gap):
+        return True
+    same = (event["feed"], event["scope"], event["session"]) == (gap.feed, gap.scope, gap.session)
+    overlaps = event["first_id"] <= gap.last_id and gap.first_id <= event["last_id"]
+    return bool(same and overlaps and event["state"] in STATED)
+
+
+def _show(columns: tuple[str, ...], events: list[Gap]) -> None:
     from k2_cli.tables import show_table
 
-    rows = [tuple("-" if event[name] is None else str(event[name]) for name in columns) for event in events]
+    rows = [tuple("-" if event.get(name) is None else str(event[name]) for name in columns) for event in events]
     # without a frame the names of the columns are a row of their own
     show_table(columns, rows if sys.stdout.isatty() or not rows else [columns, *rows])
 
 
-def _lake(home: Path | None) -> Lake:
-    """The lake of a home. Raises NotFound where nothing was ever ingested."""
-    from k2_resources.lake.catalog import Lake
+def _unfilled(settings: Settings) -> list[Gap]:
+    from k2_resources.lake.scans import unfilled_gaps
+
+    return unfilled_gaps(_lake(settings))
+
+
+def _feeds(settings: Settings) -> dict[str, Feed]:
+    from k2_resources.settings import load_feeds
+
+    return {feed.name: feed for feed in load_feeds(settings)}
+
+
+def _settings(home: Path | None) -> Settings:
     from k2_resources.settings import Settings
 
-    settings = Settings(home=home) if home else Settings()
+    return Settings(home=home) if home else Settings()
+
+
+def _lake(settings: Settings) -> Lake:
+    """The lake of a home. Raises NotFound where nothing was ever ingested."""
+    from k2_resources.lake.catalog import Lake
+
     if settings.catalog_uri is None and not (settings.home / "catalog.db").exists():
         raise NotFound(f"no catalog in {settings.home}: nothing was ever ingested there")
     return Lake(settings.catalog(), settings.warehouse_path())

@@ -15,9 +15,11 @@ class Flag(IntFlag):
     RECEIVE_BEFORE_EVENT = 1 << 2
     """Received before it happened: one of the two clocks is off."""
     CROSSED = 1 << 3
-    """Bid above ask in this one message; venues update the sides one after the other."""
+    """Bid above ask in this one message; venues update the sides one after the other. What stood: see `crosses`."""
     ONE_SIDED = 1 << 4
     """Nobody bids, or nobody asks."""
+    OUT_OF_SESSION = 1 << 5
+    """The exchange did not trade the symbol then: before the open, after the close, or on a day without trading."""
 
 
 FEED_FLAGS = Flag.VENDOR_EXCLUDED | Flag.RECEIVE_TIME_AS_EVENT_TIME
@@ -45,3 +47,6 @@ class Reason(StrEnum):
     BAD_ID = "bad_id"
     BAD_SYMBOL = "bad_symbol"
     WRONG_ASSET_CLASS = "wrong_asset_class"
+    BAD_GAP = "bad_gap"
+    BAD_ISSUE = "bad_issue"
+    UNKNOWN_STATE = "unknown_state"

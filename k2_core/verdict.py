@@ -74,7 +74,10 @@ StoredRows = Callable[[Wanted], pa.Table]
 
 @dataclass(frozen=True)
 class GapEvent:
-    """A hole in the ids of a contiguous feed that opened or closed in this batch. Ids inclusive."""
+    """One event in the life of a hole in the ids of a contiguous feed. Ids inclusive.
+
+    The judge sees holes open and close. Any other state was stated by an actor, with evidence, at a time.
+    """
 
     feed: str
     exchange: str
@@ -85,6 +88,9 @@ class GapEvent:
     exchange_date: date
     parent: str | None = None
     session: int = 0
+    actor: str = "judge"
+    evidence: str | None = None
+    stated: datetime | None = None
 
     @property
     def gap_id(self) -> str:

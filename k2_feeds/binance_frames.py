@@ -30,7 +30,7 @@ QUOTE_ASSETS = (
 # fmt: on
 UNKNOWN_CURRENCY = "UNKNOWN"
 
-_MICROSECONDS_FROM = 10**14
+MICROSECONDS_FROM = 10**14
 """A time from here on is in microseconds (as milliseconds it would be the year 5138), below it in milliseconds."""
 _TIME_END = 10**17
 """As microseconds the year 5138: beyond is nanoseconds or noise."""
@@ -103,27 +103,54 @@ def _kind_by_keys(event: Mapping[str, Any]) -> str:
     return "answer" if event.keys() & {"result", "error", "code"} else "unnamed"
 
 
-def _trade(event: Mapping[str, Any], received_us: int) -> Row:
-    pair, trade_id = symbol(_need(event, "s")), identifier(_need(event, "t"), "trade id t")
-    buyer_is_maker = _need(event, "m")
+def trade_row(
+    pair: Any,
+    trade_id: Any,
+    price: Any,
+    quantity: Any,
+    time: Any,
+    *,
+    buyer_is_maker: Any,
+    received_us: int,
+    vendor_data: Mapping[str, str] | None,
+) -> Row:
+    """Build the row of one spot trade, the same whether a stream, REST or a dump told it.
+
+    time: ms or µs UTC since 1970, told apart by magnitude. price, quantity: text or exact numbers, never floats.
+    vendor_data: the rest of the record. Raises Unusable.
+    """
+    pair, number = symbol(pair), identifier(trade_id, "trade id")
     if type(buyer_is_maker) is not bool:
-        raise Unusable(Refusal.WRONG_TYPE, f"m is a JSON {type(buyer_is_maker).__name__}, expected true or false")
+        raise Unusable(Refusal.WRONG_TYPE, f"buyer is maker is a {type(buyer_is_maker).__name__}, expected a boolean")
     record: dict[str, Any] = {
-        "message_id": numbered_key(EXCHANGE, pair, "trade", trade_id),
-        "trade_id": f"{EXCHANGE}-{trade_id}",
+        "message_id": numbered_key(EXCHANGE, pair, "trade", number),
+        "trade_id": f"{EXCHANGE}-{number}",
         **_instrument(pair),
-        "timestamp": _microseconds(_need(event, "T"), "trade time T"),
-        "price": positive(_need(event, "p"), "price p"),
-        "quantity": positive(_need(event, "q"), "quantity q"),
+        "timestamp": microseconds(time, "trade time"),
+        "price": positive(price, "price"),
+        "quantity": positive(quantity, "quantity"),
         "side": "SELL" if buyer_is_maker else "BUY",
         "trade_conditions": [],
-        "source_sequence": trade_id,
+        "source_sequence": number,
         "platform_sequence": None,
         "ingestion_timestamp": received_us,
-        "vendor_data": _event_time(event),
+        "vendor_data": vendor_data,
         "quality_flags": 0,
     }
     return Row(TRADES_FEED, pair, record)
+
+
+def _trade(event: Mapping[str, Any], received_us: int) -> Row:
+    return trade_row(
+        _need(event, "s"),
+        _need(event, "t"),
+        _need(event, "p"),
+        _need(event, "q"),
+        _need(event, "T"),
+        buyer_is_maker=_need(event, "m"),
+        received_us=received_us,
+        vendor_data=_event_time(event),
+    )
 
 
 def _book_ticker(event: Mapping[str, Any], received_us: int) -> Row:
@@ -166,12 +193,13 @@ def _event_time(event: Mapping[str, Any]) -> dict[str, str] | None:
     """When the exchange sent the frame, as it wrote it."""
     if "E" not in event:
         return None
-    _microseconds(event["E"], "event time E")
+    microseconds(event["E"], "event time E")
     return {"E": str(event["E"])}
 
 
-def _microseconds(value: object, name: str) -> int:
+def microseconds(value: object, name: str) -> int:
+    """A time of Binance, ms or µs since 1970 told apart by magnitude, as µs. Raises Unusable."""
     found = whole(value, name)
     if not 0 < found < _TIME_END:
         raise Unusable(Refusal.IMPLAUSIBLE_TIME, f"{name} is neither milliseconds nor microseconds since 1970")
-    return found if found >= _MICROSECONDS_FROM else found * 1_000
+    return found if found >= MICROSECONDS_FROM else found * 1_000

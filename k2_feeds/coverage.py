@@ -5,11 +5,13 @@ Receipts prove what arrived; these statements are what it is compared with. A co
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from k2_core.feeds import Feed
+from k2_core.gap_ids import GapId
 from k2_feeds.outcomes import Row
 
 COVERAGE_FEED = "coverage"
@@ -36,7 +38,7 @@ class Tally:
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one record."""
         self.rows += 1
-        self.first_id, self.last_id = _widened(self.first_id, self.last_id, record["source_sequence"])
+        self.first_id, self.last_id = _widened(self.first_id, self.last_id, record.get("source_sequence"))
         self.opened, self.closed = _widened(self.opened, self.closed, record["timestamp"])
 
     def merge(self, other: Tally) -> None:
@@ -77,6 +79,33 @@ def sums(feeds: Iterable[Feed], tallies: Iterable[Tally], unattributed: int) -> 
             total.merge(tally)
         found.append(total)
     return found
+
+
+def gap_statement(feed: Feed, gap: GapId, state: str, stamp: Stamp, evidence: Mapping[str, Any] | None = None) -> Row:
+    """A statement that puts a gap in a state of k2_core.gap_ids.STATED. source of the stamp: who says so.
+
+    It goes for every hole within the ids of the gap, whether or not the judge has seen it yet.
+    """
+    record = {
+        "message_id": f"COVERAGE:{stamp.collection_id}:{gap}:{state}:{stamp.now_us}",
+        "collection_id": stamp.collection_id,
+        "event": state,
+        "feed": feed.name,
+        "source": stamp.source,
+        "exchange": feed.exchange,
+        "symbol": gap.scope,
+        "timestamp": stamp.now_us,
+        "first_id": gap.first_id,
+        "last_id": gap.last_id,
+        "rows": 0,
+        "rejected": 0,
+        "opened": None,
+        "closed": None,
+        "ingestion_timestamp": stamp.now_us,
+        "gap_id": str(gap),
+        "evidence": None if evidence is None else json.dumps(evidence, sort_keys=True, ensure_ascii=False, default=str),
+    }
+    return Row(COVERAGE_FEED, feed.name, record)
 
 
 def _statement(feed: Feed, tally: Tally, event: Event, stamp: Stamp) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from k2_core.errors import Misconfigured
 from k2_core.feeds import Feed, parse_feeds
+from k2_resources.rule_sets import load_sessions
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -28,6 +30,31 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".k2"), description="Everything the embedded stack keeps.")
     config: Path = Field(_REPOSITORY / "config", description="Folder with feeds.yaml.")
     sample_data: Path = Field(_REPOSITORY.parent / "shared" / "data", description="Real captures for tests.")
+
+    binance_rest_url: str = Field(
+        "https://api.binance.com", description="REST of Binance spot, for repair and backfill."
+    )
+
+    live_url: str = Field(
+        "wss://stream.binance.com:9443", description="Streams of Binance spot: scheme, host and port."
+    )
+    live_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) trusted beside the system's, for a gateway."
+    )
+    live_proxy: str | None = Field(None, description="Proxy to the exchange; empty = what the environment says.")
+    live_rotate_seconds: float = Field(
+        14_400.0, gt=0, le=82_800, description="Age at which a connection is replaced; the exchange cuts at 24 h."
+    )
+    live_overlap_seconds: float = Field(5.0, ge=0, description="How long a connection runs beside its successor.")
+    live_silence_seconds: float = Field(60.0, gt=0, description="A connection without a frame so long is replaced.")
+    live_symbol_silence_seconds: float = Field(300.0, gt=0, description="A symbol silent for so long is called stale.")
+    live_ping_seconds: float = Field(20.0, gt=0, description="How often the exchange is asked whether it lives.")
+    live_breaker_seconds: float = Field(30.0, gt=0, description="Pause after three failed attempts to connect.")
+    live_memory_bytes_max: int = Field(32 << 20, gt=0, description="Frames held in memory; more go to disk.")
+    live_spill_bytes_max: int = Field(2 << 30, gt=0, description="Frames held on disk; more stop the live feed.")
+    live_drain_seconds: float = Field(20.0, gt=0, description="How long an ordered end waits for the broker.")
+    live_metrics_host: str = Field("127.0.0.1", description="Address the live feed serves /metrics on.")
+    live_metrics_port: int = Field(9464, ge=0, le=65_535, description="Port of its /metrics; 0 = any free one.")
 
     kafka_bootstrap: str | None = Field(None, description="Kafka brokers; empty = the embedded broker of home.")
     registry_url: str | None = Field(None, description="Schema registry; empty = the embedded one of home.")
@@ -118,6 +145,6 @@ def load_feeds(settings: Settings) -> tuple[Feed, ...]:
     """Read config/feeds.yaml. Raises Misconfigured."""
     path = settings.config / "feeds.yaml"
     try:
-        return parse_feeds(yaml.safe_load(path.read_text()))
+        return parse_feeds(yaml.safe_load(path.read_text()), cache(partial(load_sessions, settings.config)))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Misconfigured(f"{path}: {error}") from error

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from k2_core.contracts import CONTRACT_VERSION, Table
 from k2_core.errors import Damaged, FencedOut, IncarnationChanged, NotFound, PartitionPaused
 from k2_core.feeds import Feed, feeds_of
-from k2_core.keys import paused_key, state_key, topic_key
+from k2_core.keys import paused_key, topic_key
 from k2_core.offsets import OffsetRange, Position
 from k2_core.poison import pauses
 from k2_core.protocol.collect import collect
@@ -111,12 +111,12 @@ class Ingestion:
         return landed
 
     def _judged(self, at: Head, arrived: Arrived, epochs: Mapping[str, int], run_id: str) -> Change:
-        """What the desk makes of a batch. A state file that is gone because others went on is no damage."""
+        """What the desk makes of a batch. A file that is gone because others went on from there is no damage."""
         try:
             return self.desk.judge(at, arrived, epochs, run_id)
         except Damaged as error:
             now = self.ledger.head(at.table)
-            if all(now.property(state_key(t)) == at.property(state_key(t)) for t in epochs):
+            if now.properties == at.properties and self.ledger.snapshots(now) == self.ledger.snapshots(at):
                 raise
             raise FencedOut(f"{at.table.name}: another writer committed while this one judged; plan again") from error
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,16 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo
 
-from k2_core.contracts import AUDIT, DEAD_LETTERS, GAPS, RECEIPTS, Table
+from k2_core.contracts import AUDIT, DEAD_LETTERS, GAPS, INGESTED, RECEIPTS, Table
 from k2_core.errors import Damaged
 from k2_core.offsets import Offsets
 from k2_core.receipts import Committed, FileKind, Imbalance, RangeCount, Receipt, fold_offsets
+from k2_core.tables import fitted
 from k2_resources.lake.copies import EVENTS_PER_COMMIT
 from k2_resources.lake.evidence import Evidence, Row, receipt_of_row
 from k2_resources.lake.receipts import read_receipt
 
 LogPartition = tuple[str, int, int]
 """Topic, epoch, Kafka partition."""
+_INGESTED = frozenset(table.name for table in INGESTED)
 
 
 def audited(evidence: Evidence, damaged: Collection[str]) -> list[Imbalance]:
@@ -158,9 +160,10 @@ def _range(r: RangeCount) -> str:
 
 
 def _gaps(e: Evidence, damaged: Collection[str]) -> list[Imbalance]:
-    """audit.gaps: each receipt the events of its sidecar, numbered and stamped, and no others of its feeds.
+    """audit.gaps: each receipt the events of its sidecar, numbered and stamped, and no others of its table.
 
-    A row names a feed and a snapshot, not a table: the feeds of the table are those its receipts stored rows of.
+    Rows of an older K2 name a feed and a snapshot, not a table: the feeds of the table are those its receipts stored
+    rows of.
     """
     due = {c.snapshot_id: c for c in e.collected(GAPS)}
     former = {c.snapshot_id for c in e.former}
@@ -169,11 +172,10 @@ def _gaps(e: Evidence, damaged: Collection[str]) -> list[Imbalance]:
     found: dict[int, Counter[bytes]] = defaultdict(Counter)
     problems: list[Imbalance] = []
     for row in _stored(e, GAPS, AlwaysTrue()):
-        snapshot_id, version = row["snapshot_id"], row["version"]
+        snapshot_id = row["snapshot_id"]
         if snapshot_id in due:
-            as_sent = version is None or version == versions.get(snapshot_id, version)
-            found[snapshot_id][_digest({**row, "version": None} if as_sent else row)] += 1
-        elif snapshot_id not in former and row["feed"] in feeds:
+            found[snapshot_id][_digest(_as_sent(row, e.table, versions))] += 1
+        elif snapshot_id not in former and _claims(row, e.table, feeds):
             where = f"{GAPS.name} {row['gap_id']} event {row['event_number']}"
             problems.append(Imbalance(where, f"no receipt collected of {e.table.name} saw it"))
     for c in due.values():
@@ -184,6 +186,18 @@ def _gaps(e: Evidence, damaged: Collection[str]) -> list[Imbalance]:
         if (events := _sidecar(c, "gaps", damaged)) is not None:
             problems += _differences(GAPS, c, told, Counter(map(_digest, _numbered(c, events))))
     return problems
+
+
+def _claims(row: Row, table: Table, feeds: Collection[str]) -> bool:
+    """Whether a gap event says it is of this table; one that names no table there is falls to that of its feed."""
+    return row["table_name"] == table.name or (row["table_name"] not in _INGESTED and row["feed"] in feeds)
+
+
+def _as_sent(row: Row, table: Table, versions: Mapping[int, str]) -> Row:
+    """A gap event as its sidecar has it, where what the copy added is right; an older K2 added no table."""
+    is_right = row["version"] in (None, versions.get(row["snapshot_id"], row["version"]))
+    is_right &= row["table_name"] in (None, table.name)
+    return {**row, "version": None, "table_name": None} if is_right else row
 
 
 def _numbered(c: Committed, events: Iterable[Row]) -> Iterator[Row]:
@@ -218,8 +232,7 @@ def _sidecar(c: Committed, kind: FileKind, damaged: Collection[str]) -> list[Row
 
 
 def _rows(audit: Table, rows: pa.Table) -> list[Row]:
-    schema = audit.arrow_schema()
-    found: list[Row] = rows.select(schema.names).cast(schema).to_pylist()
+    found: list[Row] = fitted(rows, audit.arrow_schema()).to_pylist()
     return found
 
 

@@ -11,7 +11,12 @@ from typing import Any
 
 from pyiceberg.catalog.sql import IcebergTables
 from pyiceberg.conversions import from_bytes
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -26,13 +31,15 @@ from k2_core.keys import offsets_in
 from k2_core.offsets import Offsets
 from k2_core.protocol.ports import Head
 from k2_resources.lake.history import Past, copied_offsets, recall
-from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, partition_spec, sort_order
+from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, missing_columns, partition_spec, sort_order
 from k2_resources.lake.metadata import SharingCatalog
 from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
 
 CATALOG_NAME = "k2"
 """Rows of the catalog are keyed by it: Spark and Trino must use the same name."""
 
+_WIDEN_ATTEMPTS_MAX = 20
+"""Commits that may come in between: no writer makes more than a few a second."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -96,12 +103,27 @@ class Lake:
         weakref.finalize(self, self.catalog.engine.dispose)
 
     def ensure(self, tables: Iterable[Table] = TABLES) -> None:
-        """Create what does not exist yet, at warehouse/namespace/table."""
+        """Create what does not exist yet, at warehouse/namespace/table; add columns that older tables lack.
+
+        Raises Unreachable, Misconfigured.
+        """
         for table in tables:
             with suppress(NamespaceAlreadyExistsError):
                 self.catalog.create_namespace_if_not_exists(table.namespace)
             if not self.catalog.table_exists(table.name):
                 self._create(table)
+            self._widen(table)
+
+    def _widen(self, table: Table) -> None:
+        """Add the columns a contract gained since a table was made; another process may do it first."""
+        for _ in range(_WIDEN_ATTEMPTS_MAX):
+            loaded = self.load(table)
+            if not (missing := missing_columns(table, loaded.schema())):
+                return
+            with suppress(CommitFailedException), loaded.update_schema() as update:
+                for column in missing:
+                    update.add_column(column.name, column.field_type, column.doc)
+        raise Unreachable(f"{table.name}: its columns could not be added: others commit all the time. Start again")
 
     def _create(self, table: Table) -> None:
         schema = iceberg_schema(table)

@@ -20,6 +20,7 @@ from k2_core.offsets import Offsets, Position
 from k2_core.protocol.collect import collected_until
 from k2_core.protocol.ports import Head
 from k2_core.receipts import Committed, fold_offsets
+from k2_core.tables import fitted
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.scans import receipt_rows
 
@@ -81,17 +82,18 @@ def copies(lake: Lake, audit: Head, source: Head, fresh: Sequence[Committed]) ->
 def _dead_letter_rows(fresh: Sequence[Committed]) -> pa.Table:
     schema = DEAD_LETTERS.arrow_schema()
     parts = [_read_sidecar(f.path) for c in fresh for f in c.receipt.files_of("dead_letters")]
-    return pa.concat_tables([schema.empty_table(), *(part.select(schema.names).cast(schema) for part in parts)])
+    return pa.concat_tables([schema.empty_table(), *(fitted(part, schema) for part in parts)])
 
 
 def _gap_rows(lake: Lake, table: Table, fresh: Sequence[Committed]) -> pa.Table:
-    """Gap events in commit order, with the snapshot and the version of the commit that saw them."""
+    """Gap events in commit order, with the table, the snapshot and the version of the commit that told them."""
     told = [c for c in fresh if c.receipt.files_of("gaps")]
     versions = _versions_of(lake, table, told)
     rows = []
     for c in told:
         events = [event for f in c.receipt.files_of("gaps") for event in _read_sidecar(f.path).to_pylist()]
-        stamp = {"snapshot_id": c.snapshot_id, "version": versions.get(c.sequence_number)}
+        version = versions.get(c.sequence_number)
+        stamp = {"table_name": table.name, "snapshot_id": c.snapshot_id, "version": version}
         first = c.sequence_number * EVENTS_PER_COMMIT
         rows += [{**event, **stamp, "event_number": first + i} for i, event in enumerate(events)]
     return pa.Table.from_pylist(rows, schema=GAPS.arrow_schema())

@@ -26,6 +26,7 @@ from pyiceberg.types import (
 )
 
 from k2_core.contracts import CONTRACT_VERSION, Table
+from k2_core.errors import Misconfigured
 from k2_core.keys import CONTRACT_KEY
 from k2_resources.lake.durable import ROW_GROUP_ROWS
 
@@ -59,6 +60,19 @@ def iceberg_schema(table: Table) -> Schema:
             for i, c in enumerate(table.columns, start=1)
         )
     )
+
+
+def missing_columns(table: Table, schema: Schema) -> list[NestedField]:
+    """Columns of a contract that a table made by an older K2 does not have. Raises Misconfigured when one is required.
+
+    What may not be null has no value for the rows that are there: no later contract may bring such a column.
+    """
+    stated = iceberg_schema(table).fields
+    missing = [field for field in stated if field.name not in schema.column_names]
+    required = [field.name for field in missing if field.required]
+    if required:
+        raise Misconfigured(f"{table.name} was made by another K2: it has no {', '.join(required)}")
+    return missing
 
 
 def partition_spec(table: Table, schema: Schema) -> PartitionSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,8 @@ from pyiceberg.expressions import (
 )
 
 from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
+from k2_core.errors import Damaged
+from k2_core.gap_states import is_settled, unfilled
 from k2_core.protocol.ports import Head
 from k2_core.verdict import Wanted
 from k2_resources.lake.catalog import Lake
@@ -29,12 +32,15 @@ _VALUES_MAX = 200
 
 
 def stored_revisions(at: Head, wanted: Wanted) -> pa.Table:
-    """Every stored revision of the wanted keys: key, revision, exchange date, flags and content."""
+    """Every stored revision of the wanted keys: key, revision, exchange date, flags and content. Raises Damaged."""
     columns = _columns(at.table)
     schema = pa.schema([at.table.arrow_schema().field(name) for name in columns])
     if not len(wanted.message_ids) or at.loaded.current_snapshot() is None:
         return schema.empty_table()
-    rows = at.loaded.scan(_where(wanted), selected_fields=tuple(columns)).to_arrow()
+    try:
+        rows = at.loaded.scan(_where(wanted), selected_fields=tuple(columns)).to_arrow()
+    except OSError as error:
+        raise Damaged(f"{at.table.name}: a file of what is stored cannot be read: {error}") from error
     return rows.select(columns).cast(schema).filter(pc.is_in(rows["message_id"], wanted.message_ids))
 
 
@@ -88,14 +94,14 @@ def gap_events(lake: Lake, feed: str | None = None) -> pa.Table:
     return lake.load(GAPS).scan(this).to_arrow().sort_by("event_number")
 
 
-def open_gaps(lake: Lake, feed: str | None = None) -> list[dict[str, object]]:
-    """Gaps whose last event is not `filled`, as their first event described them, by feed, scope and first id."""
-    last: dict[str, dict[str, object]] = {}
-    for event in gap_events(lake, feed).to_pylist():
-        first = last.get(event["gap_id"], event)
-        last[event["gap_id"]] = {**event, "exchange_date": first["exchange_date"]}
-    found = [event for event in last.values() if event["state"] != "filled"]
-    return sorted(found, key=lambda e: (str(e["feed"]), str(e["scope"]), str(e["first_id"]).zfill(20)))
+def unfilled_gaps(lake: Lake, feed: str | None = None) -> list[dict[str, Any]]:
+    """Gaps whose ids are not all there, each with its state, by feed, scope and first id."""
+    return unfilled(gap_events(lake, feed).to_pylist())
+
+
+def open_gaps(lake: Lake, feed: str | None = None) -> list[dict[str, Any]]:
+    """Gaps that somebody has to see to: unfilled, and neither explained by the source nor accepted."""
+    return [gap for gap in unfilled_gaps(lake, feed) if not is_settled(gap)]
 
 
 def day_rows(lake: Lake, table: Table, day: date, columns: Sequence[str]) -> pa.Table:

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from k2_assets.checks import checks_of
+from k2_assets.checks import checks_of, gaps_result
 from k2_assets.tables import asset_key
 from k2_core.contracts import COVERAGE, QUOTES, TRADES, Table
 from k2_core.feeds import feeds_of
@@ -17,7 +17,7 @@ from k2_core.receipts import Receipt
 from k2_resources import clock
 from k2_tests.assets.conftest import QUIET, DagsterHome
 from k2_tests.lakes import commit
-from k2_tests.ticks import NOON, asx_trade, quote, trade
+from k2_tests.ticks import FEEDS, NOON, asx_trade, quote, trade
 
 DAY = date(2024, 8, 8)
 
@@ -60,6 +60,21 @@ def test_a_gap_that_was_filled_is_none(home: DagsterHome) -> None:
     home.run(TRADES)
     assert check(home, "sequence_gaps").passed
     assert [e.passed for e in home.evaluations(TRADES) if e.check_name == "sequence_gaps"] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("state", "passed", "told"),
+    [("open", False, "gaps"), ("backfilling", False, "gaps"), ("unrecoverable", False, "gaps"),
+     ("accepted", True, "settled_gaps"), ("absent_at_source", True, "settled_gaps"),
+     ("not_collected", True, "settled_gaps")],
+)  # fmt: skip
+def test_a_gap_that_asks_for_nothing_more_fails_nobody_and_is_still_told(state: str, passed: bool, told: str) -> None:
+    feed = FEEDS["binance-trades"]
+    gap = {"feed": feed.name, "scope": "BTCUSDT", "first_id": 3, "last_id": 9, "size": 7, "severity": "warn"}
+    result = gaps_result((feed,), [{**gap, "state": state, "exchange_date": DAY}], DAY)
+    assert result.passed is passed
+    assert result.metadata["feeds"].value == {feed.name: told}
+    assert result.metadata["settled_gaps"].value == ({state: 1} if passed else {})
 
 
 def test_a_feed_without_ids_is_never_called_complete(home: DagsterHome) -> None:

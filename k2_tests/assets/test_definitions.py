@@ -12,20 +12,25 @@ from k2_core.contracts import INGESTED, TRADES
 from k2_resources.settings import Settings
 
 TICK_CHECKS = ["dead_letters", "duplicate_keys", "freshness", "sequence_gaps", "value_rules"]
+OTHER_CHECKS = ["dead_letters", "duplicate_keys", "value_rules"]
 LINEAGE = {
     "kafka/binance-trades": [],
     "kafka/binance-quotes": [],
     "kafka/asx-trades": [],
     "kafka/asx-quotes": [],
+    "kafka/binance-instruments": [],
+    "kafka/asx-instruments": [],
     "kafka/coverage": [],
     "market_data/trades": ["kafka/asx-trades", "kafka/binance-trades"],
     "market_data/quotes": ["kafka/asx-quotes", "kafka/binance-quotes"],
+    "market_data/instruments": ["kafka/asx-instruments", "kafka/binance-instruments"],
     "audit/coverage": ["kafka/coverage"],
 }
 CHECKS = {
     "market_data/trades": TICK_CHECKS,
     "market_data/quotes": TICK_CHECKS,
-    "audit/coverage": ["dead_letters", "duplicate_keys", "value_rules"],
+    "market_data/instruments": OTHER_CHECKS,
+    "audit/coverage": OTHER_CHECKS,
 }
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from k2_assets.engine import ingest_until_caught_up
 from k2_core.contracts import CONTRACT_VERSION, INGESTED, QUOTES, TRADES
-from k2_core.errors import IncarnationChanged, LogTruncated, SchemaUnavailable
+from k2_core.errors import Damaged, FencedOut, IncarnationChanged, LogTruncated, SchemaUnavailable
 from k2_core.offsets import OffsetRange
 from k2_core.protocol.ports import Change
 from k2_core.receipts import RangeCount, Receipt
@@ -152,6 +154,42 @@ def test_a_lost_state_file_halts_loudly_instead_of_forgetting_what_was_seen(here
     shutil.rmtree(f"{engine.lake.load(TRADES).location()}/k2/state")
     here.send(FEED, [trade(2)])
     with pytest.raises(Exception, match=r"state file of market\.crypto\.trades\.binance"):
+        ingest_until_caught_up(engine)
+
+
+def forget_all_but_the_head(engine):
+    """Expire every snapshot but the newest."""
+    ledger, at = engine.ingestion.ledger, engine.lake.head(TRADES)
+    ledger.expire(at, [mark.snapshot_id for mark in ledger.snapshots(at)[:-1]])
+
+
+def test_a_writer_whose_snapshot_was_forgotten_while_it_stood_still_is_fenced_out_and_not_called_damaged(here):
+    here.send(FEED, [trade(n) for n in range(100)])
+    engine, rival = here.engine(), here.engine()
+    ingest_until_caught_up(engine)
+    here.send(FEED, [trade(n) for n in range(50, 150)])
+    plan = engine.plan(TRADES)
+
+    def overtaken(step):
+        if step == "decoded":
+            ingest_until_caught_up(rival)
+            forget_all_but_the_head(rival)
+
+    slow = replace(engine.ingestion, desk=replace(engine.ingestion.desk, reach=overtaken))
+    with pytest.raises(FencedOut, match="plan again"):
+        list(slow.execute(TRADES, plan.ranges, "slow"))
+    assert len(rows(engine)) == 150
+    assert verify(engine.lake, TRADES).findings == ()
+
+
+def test_a_manifest_that_is_lost_halts_as_damaged(here):
+    here.send(FEED, [trade(1)])
+    engine = here.engine()
+    ingest_until_caught_up(engine)
+    for file in Path(f"{engine.lake.load(TRADES).location()}/metadata").glob("snap-*.avro"):
+        file.unlink()
+    here.send(FEED, [trade(1)])
+    with pytest.raises(Damaged, match=r"market_data\.trades: a file of what is stored"):
         ingest_until_caught_up(engine)
 
 

@@ -437,5 +437,6 @@ def test_every_command_and_metric_the_runbook_names_is_there() -> None:
         if isinstance(command, click.Group) and len(line.split()) > 2:
             assert line.split()[2] in command.commands, line
     for metric in set(re.findall(r"`(k2_[a-z_]+)", text)):
-        sources = "".join(path.read_text() for path in (RUNBOOK.parents[1] / "k2_api").glob("*.py"))
+        places = [*RUNBOOK.parents[1].glob("k2_api/*.py"), *RUNBOOK.parents[1].glob("k2_feeds/**/metrics.py")]
+        sources = "".join(path.read_text() for path in places)
         assert metric.removesuffix("_total") in sources, metric

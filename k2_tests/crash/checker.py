@@ -19,7 +19,7 @@ from k2_core.offsets import Offsets
 from k2_core.sequences import Intervals, ScopeState
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.evidence import Evidence, gather
-from k2_resources.lake.scans import dead_letters, open_gaps
+from k2_resources.lake.scans import dead_letters, unfilled_gaps
 from k2_resources.lake.verify import prove
 from k2_tests.crash.ledger import Ledger, Place, Told, digests, sha256
 
@@ -235,13 +235,13 @@ def _uncollected(e: Evidence) -> Findings:
 
 
 def _gaps(lake: Lake, feeds: Iterable[Feed], owed: Mapping[Place, Told], rows: Sequence[Row]) -> Findings:
-    """The gaps left open are the holes in the ids stored, ids of dead letters counted as known."""
+    """The gaps unfilled are the holes in the ids stored, ids of dead letters counted as known."""
     for feed in feeds:
         if feed.rule == "contiguous":
-            told = {(str(g["scope"]), g["first_id"], g["last_id"]) for g in open_gaps(lake, feed.name)}
+            told = {(str(g["scope"]), g["first_id"], g["last_id"]) for g in unfilled_gaps(lake, feed.name)}
             holes = set(_holes(feed, owed, rows))
             if told != holes:
-                yield f"{feed.name}: open gaps {sorted(told - holes)} are none; {sorted(holes - told)} are not told"
+                yield f"{feed.name}: gaps {sorted(told - holes)} are none; {sorted(holes - told)} are not told"
 
 
 def _holes(feed: Feed, owed: Mapping[Place, Told], rows: Sequence[Row]) -> Iterator[tuple[str, int, int]]:

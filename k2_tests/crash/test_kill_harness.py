@@ -10,7 +10,7 @@ import pytest
 
 from k2_tests.crash.torture.points import POINTS
 
-KILLS, LANES, SEED = 300, 2, 20_240_808
+KILLS, LANES, SEED = 300, 4, 20_240_808
 
 
 @pytest.mark.timeout(900)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, TRADES
+from k2_core.contracts import COVERAGE, DEAD_LETTERS, GAPS, RECEIPTS, TRADES, Table
 from k2_core.keys import collected_key
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.verify import verify
@@ -22,7 +22,11 @@ def full(tmp_path: Path) -> Lake:
 
 
 def found(lake: Lake) -> list[tuple[str, str]]:
-    return [(f.where, f.problem) for f in verify(lake, TRADES).findings]
+    return findings(lake, TRADES)
+
+
+def findings(lake: Lake, table: Table) -> list[tuple[str, str]]:
+    return [(f.where, f.problem) for f in verify(lake, table).findings]
 
 
 def altered(rows: Rows) -> None:
@@ -89,11 +93,36 @@ def unsnapped(rows: Rows) -> None:
     rows.append({**rows[0], "snapshot_id": 7, "event_number": 1})
 
 
-@pytest.mark.parametrize("lie", [list.clear, removed, doubled, renumbered, filled, versioned, unsnapped])
+def retabled(rows: Rows) -> None:
+    rows[0]["table_name"] = COVERAGE.name
+
+
+def homeless(rows: Rows) -> None:
+    rows.append({**rows[0], "snapshot_id": 7, "event_number": 1, "table_name": "nonsense"})
+
+
+GAP_LIES = [list.clear, removed, doubled, renumbered, filled, versioned, unsnapped, retabled, homeless]
+
+
+@pytest.mark.parametrize("lie", GAP_LIES)
 def test_gap_events_that_are_not_those_of_the_sidecars_are_named(full: Lake, lie: Callable[[Rows], None]) -> None:
     rewrite(full, GAPS, lie)
     assert found(full)
     assert all(where.startswith(GAPS.name) for where, _ in found(full))
+
+
+def test_gap_events_that_an_older_k2_copied_name_no_table_and_are_nobodys_fault(full: Lake) -> None:
+    rewrite(full, GAPS, lambda rows: [row.update(table_name=None) for row in rows])
+    assert found(full) == []
+    rewrite(full, GAPS, unsnapped)
+    assert [where.split(" ")[0] for where, _ in found(full)] == [GAPS.name]
+
+
+def test_gap_events_of_another_table_are_not_this_ones(full: Lake) -> None:
+    other = {"table_name": COVERAGE.name, "snapshot_id": 7, "event_number": 1}
+    rewrite(full, GAPS, lambda rows: rows.append({**rows[0], **other}))
+    assert found(full) == []
+    assert [where.split(" ")[0] for where, _ in findings(full, COVERAGE)] == [GAPS.name]
 
 
 def test_gap_events_are_counted_per_receipt_without_their_sidecars(full: Lake) -> None:

@@ -155,7 +155,7 @@ def open_scene(home: Path, rng: random.Random, registry_url: str, zygote: Zygote
     feeds = tuple(replace(FEEDS[name], kafka_partitions=PARTITIONS[name]) for name in rng.choice(SCENES))
     (home / "k2").mkdir(parents=True)
     (home / "config").mkdir()
-    document = {"feeds": [{**vars(feed), "table": feed.table.name} for feed in feeds]}
+    document = {"feeds": [feed.entry() for feed in feeds]}
     (home / "config" / "feeds.yaml").write_text(yaml.safe_dump(document))
     tables = tuple({feed.table.name: feed.table for feed in feeds}.values())
     ledger = Ledger()
