@@ -11,17 +11,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2_core.contracts import COVERAGE, QUOTES, TRADES
+from k2_core.contracts import COVERAGE, INSTRUMENTS, QUOTES, TRADES
 from k2_core.decode import Dead
-from k2_core.exchange_dates import PLAUSIBLE_US, exchange_days, plausible_days
+from k2_core.exchange_dates import PLAUSIBLE_US, local_times, plausible_days
 from k2_core.feeds import Feed
 from k2_core.identity import dated_prefix, key_prefix, symbol_problem
+from k2_core.instruments import effective_days, instrument_rules
+from k2_core.issues import issue_rules
 from k2_core.quality import FEED_FLAGS, Flag, Reason
 from k2_core.scopes import Scopes, dense
 from k2_core.sequences import EVER_MS
+from k2_core.sessions import Sessions, within
+from k2_core.statements import statement_rules
 from k2_core.verdict import DeadIds, Mask, Screened
+from k2_core.windows import DAY_US
 
 Days = npt.NDArray[np.int32]
+Flags = npt.NDArray[np.int32]
 _US_PER_MS = 1_000
 
 
@@ -32,10 +38,12 @@ def screen(feed: Feed, rows: pa.Table, today: date) -> Screened:
     """
     rows = rows.combine_chunks()
     times = int64s(rows["timestamp"])
-    days = exchange_days(times, feed.timezone)
+    local = local_times(times, feed.timezone)
+    days = (local // DAY_US).astype(np.int32)
     scopes = Scopes.of(rows["symbol"])
     broken = [rule for rule in _hard(feed, rows, scopes, days, today) if rule[0].any()]
-    kept = _contract_columns(feed, rows, times, days)
+    flags = _flags(feed, rows, times, _out_of_session(feed.sessions, scopes, local))
+    kept = _contract_columns(feed, rows, flags, days)
     if not broken:
         return Screened(kept, np.arange(len(rows)), (), {}, today, scopes)
     good = np.flatnonzero(~np.logical_or.reduce([mask for mask, _, _ in broken]))
@@ -51,13 +59,13 @@ def int64s(column: pa.ChunkedArray, absent: int = -1) -> npt.NDArray[np.int64]:
     return out
 
 
-def _contract_columns(feed: Feed, rows: pa.Table, times: npt.NDArray[np.int64], days: Days) -> pa.Table:
+def _contract_columns(feed: Feed, rows: pa.Table, flags: Flags | None, days: Days) -> pa.Table:
     """All columns of the contract, revision 0, with the flags the judge decides."""
     columns = {name: rows[name] for name in rows.column_names}
     columns["exchange_date"] = pa.array(days, pa.int32()).cast(pa.date32())
     columns["revision"] = pa.array(np.zeros(len(rows), np.int32))
-    if "quality_flags" in columns:
-        columns["quality_flags"] = pa.array(_flags(feed, rows, times))
+    if flags is not None:
+        columns["quality_flags"] = pa.array(flags)
     schema = feed.table.arrow_schema()
     return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
@@ -74,6 +82,8 @@ def _hard(feed: Feed, rows: pa.Table, scopes: Scopes, days: Days, today: date) -
     outside = _outside(days, first, end)
     yield outside, Reason.IMPLAUSIBLE_TIME, f"exchange date outside [2010-01-01, {today} + 1]"
     if feed.table.name == COVERAGE.name:
+        yield from statement_rules(rows)
+        yield from issue_rules(rows)
         return
     yield from _place_rules(feed, rows, scopes)
     if feed.table.name == TRADES.name:
@@ -82,6 +92,9 @@ def _hard(feed: Feed, rows: pa.Table, scopes: Scopes, days: Days, today: date) -
     if feed.table.name == QUOTES.name:
         yield from _side_rules(rows, "bid")
         yield from _side_rules(rows, "ask")
+    if feed.table.name == INSTRUMENTS.name:
+        yield from instrument_rules(rows)
+        days = effective_days(rows)
     yield from _dated_key_rules(feed, rows, scopes, days) if feed.rule == "none" else _id_rules(feed, rows, scopes)
 
 
@@ -112,7 +125,10 @@ def _of_symbols(scopes: Scopes, which: list[bool]) -> Mask:
 
 
 def _dated_key_rules(feed: Feed, rows: pa.Table, scopes: Scopes, days: Days) -> Iterator[_Rule]:
-    """A key without an id names its own place, so that the rows of its symbol and date are all there is to compare."""
+    """A key without an id names its own place, so that the rows of its symbol and date are all there is to compare.
+
+    days: those the keys must name.
+    """
     present, day_codes = dense(days)
     dates = present.astype("datetime64[D]").tolist()
     places, which = dense(scopes.codes.astype(np.int64) * len(dates) + day_codes)
@@ -121,7 +137,11 @@ def _dated_key_rules(feed: Feed, rows: pa.Table, scopes: Scopes, days: Days) -> 
         for code, day in (divmod(place, len(dates)) for place in places.tolist())
     ]
     mismatch = ~_begins_with(rows["message_id"], pa.array(prefixes, pa.string()), which)
-    yield mismatch, Reason.KEY_MISMATCH, f"message_id does not begin with exchange:symbol:{feed.kind}:exchange_date:"
+    yield (
+        mismatch,
+        Reason.KEY_MISMATCH,
+        f"message_id does not begin with exchange:symbol:{feed.kind}:{feed.table.dated_by}:",
+    )
 
 
 def _begins_with(texts: pa.ChunkedArray, prefixes: pa.Array, which: npt.NDArray[np.int64]) -> Mask:
@@ -188,8 +208,12 @@ def _dead(rules: list[_Rule]) -> tuple[Dead, ...]:
     return tuple(found[i] for i in sorted(found))
 
 
-def _flags(feed: Feed, rows: pa.Table, times: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    flags: npt.NDArray[np.int32] = rows["quality_flags"].to_numpy() & np.int32(FEED_FLAGS)
+def _flags(feed: Feed, rows: pa.Table, times: npt.NDArray[np.int64], out_of_session: Mask) -> Flags | None:
+    """The bits of each row; None for a table that has none. Each depends on its own row alone, never on the batch."""
+    if "quality_flags" not in rows.column_names:
+        return None
+    flags: Flags = rows["quality_flags"].to_numpy() & np.int32(FEED_FLAGS)
+    flags |= np.where(out_of_session, np.int32(Flag.OUT_OF_SESSION), np.int32(0))
     flags |= np.where(int64s(rows["ingestion_timestamp"]) < times, np.int32(Flag.RECEIVE_BEFORE_EVENT), np.int32(0))
     if feed.table.name == QUOTES.name:
         bid, ask = rows["bid_price"], rows["ask_price"]
@@ -198,6 +222,11 @@ def _flags(feed: Feed, rows: pa.Table, times: npt.NDArray[np.int64]) -> npt.NDAr
             absent = _mask(pc.or_(pc.is_null(bid), pc.is_null(ask)))
             flags |= np.where(absent, np.int32(Flag.ONE_SIDED), np.int32(0))
     return flags
+
+
+def _out_of_session(sessions: Sessions | None, scopes: Scopes, local: npt.NDArray[np.int64]) -> Mask:
+    """Which rows happened while their exchange did not trade their symbol. local: µs of the exchange's clock."""
+    return _NOBODY if sessions is None else ~within(sessions.trading, scopes.names, scopes.codes, local)
 
 
 _SAYS_NOTHING = (Reason.UNKNOWN_EXCHANGE, Reason.KEY_MISMATCH)

@@ -34,7 +34,6 @@ START = date(2025, 3, 11)
 NO_FAULTS = Faults()
 DAYS_MAX = 366
 _FIRST_COMPANY = 9_001
-_LINES = {"trade": trade_lines, "quote": quote_lines}
 _FOLDERS: dict[Kind, str] = {"trade": "trades", "quote": "quotes"}
 
 
@@ -54,6 +53,7 @@ class Truth:
 class Simulation:
     """One simulated market. days: trading days from start on; rows_per_day: trades, and states of an ASX book.
 
+    auctions: whether the ASX files hold the prints of auctions.
     Raises BadInput for a size or a symbol that makes no market.
     """
 
@@ -64,6 +64,7 @@ class Simulation:
     equities: tuple[str, ...] = EQUITIES
     rows_per_day: int = 1_000
     faults: Faults = NO_FAULTS
+    auctions: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.days <= DAYS_MAX or self.rows_per_day < 1 or self.start < FIRST_DATE:
@@ -122,7 +123,10 @@ class Simulation:
         return [(str(_FIRST_COMPANY + i), symbol) for i, symbol in enumerate(self.equities)]
 
     def _lines(self, kind: Kind, symbol: str) -> Iterator[bytes]:
-        return _LINES[kind](self.seed, symbol, trading_days(self.start, self.days), self.rows_per_day)
+        days = trading_days(self.start, self.days)
+        if kind == "trade":
+            return trade_lines(self.seed, symbol, days, self.rows_per_day, auctions=self.auctions)
+        return quote_lines(self.seed, symbol, days, self.rows_per_day)
 
     def _part(self, kind: Kind, company: str, symbol: str) -> Part:
         name = f"simulated/{_FOLDERS[kind]}/{company}.csv"

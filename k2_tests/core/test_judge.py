@@ -294,3 +294,25 @@ def test_ties_stay_as_they_arrived_and_a_missing_sequence_comes_last():
     numbers = [None, 7, None, 3, 7]
     rows = lake.feed_in(*(asx_trade("36000.5", k, source_sequence=n, timestamp=at) for k, n in enumerate(numbers))).rows
     assert rows["platform_sequence"].to_pylist() == [3, 1, 4, 0, 2]
+
+
+def test_a_statement_that_is_delivered_twice_is_stored_once():
+    lake = Lake(FEEDS["coverage"])
+    nothing = dict.fromkeys(("first_id", "last_id", "opened", "closed", "letter", "delivered", "gap_id", "evidence"))
+    told = {
+        **nothing,
+        "message_id": "COVERAGE:c0ffee:binance-trades/*:opened",
+        "collection_id": "c0ffee",
+        "event": "opened",
+        "feed": "binance-trades",
+        "source": "a file",
+        "exchange": "BINANCE",
+        "symbol": "*",
+        "timestamp": NOON,
+        "rows": 0,
+        "rejected": 0,
+        "ingestion_timestamp": NOON,
+    }
+    assert lake.feed_in(told, told).outcome.tolist() == [WRITTEN, DUPLICATE]
+    later = {**told, "timestamp": NOON + timedelta(seconds=1)}
+    assert lake.feed_in(told, later, {**told, "rows": 1}).outcome.tolist() == [DUPLICATE, DUPLICATE, REVISION]

@@ -62,7 +62,7 @@ def expected_rows(report: dict[str, object]) -> dict[str, int]:
 def test_the_tour_ends_with_every_number_agreeing(toured):
     _, tour = toured
     assert tour.returncode == 0, tour.stdout + tour.stderr
-    assert "24 of 24 numbers agree" in tour.stdout
+    assert "29 of 29 numbers agree" in tour.stdout
     assert "open gap binance-trades:SIMBTCUSDT" in tour.stdout
 
 
