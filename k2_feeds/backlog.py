@@ -74,10 +74,10 @@ class Backlog:
         self._bytes = 0
         self._records = 0
 
-    def sent(self, payload_bytes: int) -> None:
-        """Take note of one record, by the size of its key and value."""
-        self._bytes += payload_bytes + _RECORD_OVERHEAD_BYTES
-        self._records += 1
+    def sent(self, payload_bytes: int, records: int = 1) -> None:
+        """Take note of records, by the size of their keys and values together."""
+        self._bytes += payload_bytes + records * _RECORD_OVERHEAD_BYTES
+        self._records += records
 
     def room(self, topic: str) -> int:
         """Wait until there is room, then say for how many records: at least one.
@@ -121,9 +121,9 @@ class Backlog:
     def _measure(self, topic: str) -> _Load:
         marks = self._log.watermarks([topic])
         known = self._known[topic]
-        waiting = [_waiting(known.get(p, 0), held.low, held.high) for (_, p), held in marks.items()]
+        left = [waiting(known.get(p, 0), held.low, held.high) for (_, p), held in marks.items()]
         state = tuple((p, held.high, known.get(p, 0)) for (_, p), held in sorted(marks.items()))
-        return _Load(max(waiting, default=0), state)
+        return _Load(max(left, default=0), state)
 
     def _in_flight(self) -> int:
         self._writer.poll()
@@ -146,6 +146,6 @@ class Backlog:
         self._writer.poll(_POLL_SECONDS)
 
 
-def _waiting(committed: int, low: int, high: int) -> int:
-    """Records of one partition the lake does not hold. Offsets of an earlier broker say nothing about this one."""
+def waiting(committed: int, low: int, high: int) -> int:
+    """Count the records of a Kafka partition that the lake lacks. Offsets of an earlier broker say nothing here."""
     return high - (max(committed, low) if committed <= high else low)

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
+
+import structlog
 
 from k2_core.errors import K2Error
 from k2_core.feeds import Feed
 from k2_feeds import coverage
+from k2_feeds.batches import Batch, widen
 from k2_feeds.coverage import Event, Stamp, Tally
-from k2_feeds.outcomes import Outcome, PassedOver, Rejected, Row
-from k2_feeds.producer import FeedProducer
+from k2_feeds.outcomes import Outcome, PassedOver, Refusal, Rejected, Row
 
 REPORT_FILE = "report.json"
 _LAST_FLUSH_SECONDS_MAX = 10.0
@@ -27,6 +29,8 @@ KINDS_MAX = 100
 OTHER_KINDS = "other kinds"
 _SYMBOLS_TOLD_APART = 100_000
 """More symbols than any exchange lists; beyond, a source that invents them only adds to the sum of its feed."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,34 @@ class Report:
         return {**asdict(self), "complete": self.is_complete}
 
 
+class Sender(Protocol):
+    """Who takes rows to Kafka: a `FeedProducer`, or what stands before one."""
+
+    @property
+    def acknowledged(self) -> int:
+        """Rows the broker has."""
+
+    def send(self, row: Row, exchange: str) -> None:
+        """Queue one row under the key EXCHANGE.SYMBOL. Raises Unreachable."""
+
+    def flush(self, seconds_max: float = ...) -> None:
+        """Wait until every row is acknowledged. Raises Unreachable."""
+
+
+@runtime_checkable
+class BatchSender(Sender, Protocol):
+    """One who also takes many rows at once."""
+
+    def send_some(self, batch: Batch, exchange: str) -> int:
+        """Queue the first rows of a batch. Returns how many: at least one. Raises Unreachable."""
+
+
 @dataclass
 class Collection:
     """The running counts of one command, and the folder of what it had to set aside.
 
     collection_id: unique to this command. source: where the lines come from. now_us: the clock, µs UTC.
-    on_count: told the rows sent so far, now and then.
+    on_count: told the rows sent so far, now and then. Statements among the outcomes are sent, and are no rows.
     """
 
     collection_id: str
@@ -74,15 +100,17 @@ class Collection:
     on_count: Callable[[int], None] | None = None
 
     sent: int = 0
+    stated: int = 0
     acknowledged: int = 0
     rejected: int = 0
     unattributed: int = 0
+    reasons: Counter[Refusal] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
     _files: dict[str, TextIO] = field(default_factory=dict)
 
-    def run(self, outcomes: Iterable[Outcome], producer: FeedProducer) -> Report:
+    def run(self, outcomes: Iterable[Outcome | Batch], producer: Sender) -> Report:
         """Send everything, then write the report beside what was rejected.
 
         A broker that is lost is in the report, with what was acknowledged; an interrupt is raised again after the
@@ -101,15 +129,20 @@ class Collection:
         error = self._conclude(producer, "failed" if error or self.damaged else "closed") or error
         return self._report(time.monotonic() - started, f"{error.code}: {error}" if error else None)
 
-    def _collect(self, outcomes: Iterable[Outcome], producer: FeedProducer) -> None:
+    def _collect(self, outcomes: Iterable[Outcome | Batch], producer: Sender) -> None:
         self._state(coverage.opening(self.feeds, self._stamp()), producer)
         exchanges = {feed.name: feed.exchange for feed in self.feeds}
         before = producer.acknowledged
         try:
             for outcome in outcomes:
-                if isinstance(outcome, Row):
+                if isinstance(outcome, Row) and outcome.feed == coverage.COVERAGE_FEED:
+                    producer.send(outcome, coverage.EXCHANGE)
+                    self.stated += 1
+                elif isinstance(outcome, Row):
                     producer.send(outcome, exchanges[outcome.feed])
                     self._count(outcome)
+                elif isinstance(outcome, Batch):
+                    self._send_batch(outcome, exchanges[outcome.feed], producer)
                 else:
                     self._set_aside(outcome)
             producer.flush()
@@ -118,7 +151,8 @@ class Collection:
                 producer.flush(_LAST_FLUSH_SECONDS_MAX)
             raise
         finally:
-            self.acknowledged = producer.acknowledged - before
+            # of what a lost broker left open, rather too few than too many count as arrived
+            self.acknowledged = max(0, producer.acknowledged - before - self.stated)
 
     def _count(self, row: Row) -> None:
         self.sent += 1
@@ -126,12 +160,37 @@ class Collection:
         if self.on_count and self.sent % 1_000 == 0:
             self.on_count(self.sent)
 
+    def _send_batch(self, batch: Batch, exchange: str, producer: Sender) -> None:
+        if not isinstance(producer, BatchSender):
+            for row in batch.rows():
+                producer.send(row, exchange)
+                self._count(row)
+            return
+        while len(batch):
+            done = producer.send_some(batch, exchange)
+            for tally in batch[:done].tallies():
+                widen(self._tally(tally.feed, tally.symbol), tally)
+            self.sent += done
+            if self.on_count:
+                self.on_count(self.sent)
+            batch = batch[done:]
+
     def _set_aside(self, outcome: Rejected | PassedOver) -> None:
         if isinstance(outcome, PassedOver):
             known = outcome.kind in self.passed_over or len(self.passed_over) < KINDS_MAX
             self.passed_over[outcome.kind if known else OTHER_KINDS] += 1
             return
         self.rejected += 1
+        self.reasons[outcome.reason] += 1
+        if self.reasons[outcome.reason] == 1:
+            log.warning(
+                "a line is rejected and kept; more of this reason are only counted",
+                feed=outcome.feed,
+                symbol=outcome.symbol,
+                reason=str(outcome.reason),
+                file=outcome.file,
+                line=outcome.line,
+            )
         if outcome.feed:
             self._tally(outcome.feed, outcome.symbol or coverage.ALL).rejected += 1
         else:
@@ -156,7 +215,7 @@ class Collection:
             self._files[name] = (self.folder / name).open("a", encoding="utf-8", buffering=1)
         self._files[name].write(json.dumps(rejected_line(rejected), ensure_ascii=True) + "\n")
 
-    def _conclude(self, producer: FeedProducer, event: Event) -> K2Error | None:
+    def _conclude(self, producer: Sender, event: Event) -> K2Error | None:
         """State what was collected. Returns why that could not be said, if it could not."""
         for file in self._files.values():
             file.close()
@@ -169,7 +228,7 @@ class Collection:
             return error
         return None
 
-    def _state(self, statements: Iterable[Row], producer: FeedProducer) -> None:
+    def _state(self, statements: Iterable[Row], producer: Sender) -> None:
         for statement in statements:
             producer.send(statement, coverage.EXCHANGE)
         producer.flush()

@@ -5,49 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from io import BytesIO
 from types import TracebackType
 from typing import Any, Self
 
-import fastavro
 import pyarrow as pa
 
 from k2_core.avro import avro_schema
-from k2_core.contracts import Table
 from k2_core.errors import Misconfigured
 from k2_core.feeds import Feed
 from k2_feeds.backlog import STALL_SECONDS_MAX, Backlog, Committed, Waiting
+from k2_feeds.batches import Batch, records_of
+from k2_feeds.encoding import ColumnEncoder, Encoder
 from k2_feeds.outcomes import Row
-from k2_feeds.values import unscaled
+from k2_feeds.partitioner import Partitioner
 from k2_resources.kafka import KafkaLog, LogWriter
 from k2_resources.registry import Registry
 from k2_resources.settings import Settings
 
-_MAGIC = b"\0"
-_SCHEMA_ID_BYTES = 4
+__all__ = ["FLUSH_SECONDS_MAX", "Encoder", "FeedProducer"]
+
 FLUSH_SECONDS_MAX = 150.0
 """Longer than the client keeps trying, so that a flush that gives up knows the fate of every record."""
+ROWS_AT_ONCE_MAX = 20_000
+"""Rows of a batch encoded at once: some 10 MB while they are."""
 
-
-class Encoder:
-    """Writes rows of one contract as Confluent Avro. schema_id: what the registry gave to that schema."""
-
-    def __init__(self, table: Table, schema_id: int) -> None:
-        self._schema = fastavro.parse_schema(avro_schema(table))
-        self._prefix = _MAGIC + schema_id.to_bytes(_SCHEMA_ID_BYTES, "big")
-        self._decimals = tuple(c.name for c in table.feed_columns if pa.types.is_decimal(c.type))
-
-    def __call__(self, record: Mapping[str, Any]) -> bytes:
-        """Encode one record. Decimals go as the shortest two's complement of the unscaled value."""
-        fields = dict(record)
-        for name in self._decimals:
-            if fields[name] is not None:
-                whole = unscaled(fields[name])
-                fields[name] = whole.to_bytes(whole.bit_length() // 8 + 1, "big", signed=True)
-        out = BytesIO()
-        out.write(self._prefix)
-        fastavro.schemaless_writer(out, self._schema, fields)
-        return out.getvalue()
+RowEncoder = Callable[[Mapping[str, Any]], bytes]
+EncoderOf = Callable[[Feed, Registry], RowEncoder | None]
+"""How rows of a feed that come one by one are written, its schema registered; None is as its contract says."""
 
 
 @dataclass
@@ -55,14 +39,16 @@ class _Lane:
     """One topic being sent to: how to write its records, and how many more before looking for room."""
 
     topic: str
-    encode: Encoder
+    encode: RowEncoder
+    encode_all: Callable[[pa.RecordBatch], list[bytes]]
     room: int = 0
 
 
 class FeedProducer:
     """Sends rows of some feeds. A context manager; leaving it without an error flushes.
 
-    On the embedded broker it waits while the lake is behind. `sent` and `acknowledged` count every record.
+    On the embedded broker it waits while the lake is behind. `sent` and `acknowledged` count every record. Not to be
+    shared between threads.
     """
 
     def __init__(
@@ -73,6 +59,7 @@ class FeedProducer:
         committed: Committed | None = None,
         stall_seconds_max: float = STALL_SECONDS_MAX,
         on_wait: Callable[[Waiting], None] | None = None,
+        encoder_of: EncoderOf | None = None,
     ) -> None:
         """committed: offsets the lake holds, needed on the embedded broker. Raises Misconfigured without it."""
         self._settings = settings
@@ -80,6 +67,7 @@ class FeedProducer:
         self._committed = committed
         self._stall_seconds_max = stall_seconds_max
         self._on_wait = on_wait
+        self._encoder_of = encoder_of or (lambda feed, registry: None)
         self._open = ExitStack()
         if settings.is_embedded and committed is None:
             raise Misconfigured("the embedded broker drops what is not ingested in time: say what the lake committed")
@@ -88,9 +76,14 @@ class FeedProducer:
         """Register the schemas and connect. Raises BadInput, Unreachable, SchemaUnavailable, Misconfigured."""
         bootstrap = self._settings.bootstrap()
         with closing(Registry(self._settings.registry())) as registry:
-            self._lanes = {feed.name: _lane(feed, registry) for feed in self._feeds}
-        self._writer = self._open.enter_context(LogWriter(bootstrap))
-        self._backlog = self._guard(bootstrap)
+            self._lanes = {feed.name: _lane(feed, registry, self._encoder_of) for feed in self._feeds}
+        log = KafkaLog(bootstrap, timeout_seconds=self._settings.kafka_timeout_seconds)
+        with ExitStack() as opening:
+            partitioner = Partitioner(self._settings, self._feeds, log, self._committed)
+            self._place = opening.enter_context(partitioner).place
+            self._writer = opening.enter_context(LogWriter(bootstrap, offsets=False))
+            self._backlog = self._guard(log)
+            self._open = opening.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -104,24 +97,54 @@ class FeedProducer:
     def acknowledged(self) -> int:
         return self._writer.acknowledged
 
+    @property
+    def writer(self) -> LogWriter:
+        """What counts the records on their way; for metrics."""
+        return self._writer
+
     def send(self, row: Row, exchange: str) -> None:
         """Queue one row under the key EXCHANGE.SYMBOL. Raises Unreachable once any record has failed."""
         lane = self._lanes[row.feed]
-        key, value = f"{exchange}.{row.symbol}".encode(), lane.encode(row.record)
+        key, kafka_partition = self._place(lane.topic, exchange, row.symbol)
+        value = lane.encode(row.record)
         if self._backlog is not None:
             self._take_room(lane, self._backlog, len(key) + len(value))
-        if self._writer.failed:
-            self._writer.flush(0)
-        self._writer.send(lane.topic, key, value)
+        self._raise_failures()
+        self._writer.send(lane.topic, key, value, partition=kafka_partition)
+
+    def send_some(self, batch: Batch, exchange: str) -> int:
+        """Queue the first rows of a batch, as many as there is room for. Returns how many: at least one.
+
+        Raises Unreachable once any record has failed.
+        """
+        lane = self._lanes[batch.feed]
+        symbols = batch.columns.column("symbol")
+        places = [self._place(lane.topic, exchange, symbol) for symbol in symbols.dictionary.to_pylist()]
+        keys, partitions = [key for key, _ in places], [kafka_partition for _, kafka_partition in places]
+        n = min(len(batch), ROWS_AT_ONCE_MAX)
+        if self._backlog is not None:
+            lane.room = lane.room if lane.room > 0 else self._backlog.room(lane.topic)
+            n = min(n, lane.room)
+        values = lane.encode_all(batch.columns.slice(0, n))
+        codes = symbols.indices.to_numpy()[:n].tolist()
+        if self._backlog is not None:
+            self._backlog.sent(sum(map(len, values)) + sum(len(keys[code]) for code in codes), n)
+            lane.room -= n
+        self._raise_failures()
+        self._writer.send_all(lane.topic, [keys[c] for c in codes], values, [partitions[c] for c in codes])
+        return n
 
     def flush(self, seconds_max: float = FLUSH_SECONDS_MAX) -> None:
         """Wait until every record is acknowledged. Raises Unreachable with the counts."""
         self._writer.flush(seconds_max)
 
-    def _guard(self, bootstrap: str) -> Backlog | None:
+    def _raise_failures(self) -> None:
+        if self._writer.failed:
+            self._writer.flush(0)
+
+    def _guard(self, log: KafkaLog) -> Backlog | None:
         if self._committed is None or not self._settings.is_embedded:
             return None
-        log = KafkaLog(bootstrap, timeout_seconds=self._settings.kafka_timeout_seconds)
         return Backlog(
             log,
             self._writer,
@@ -138,5 +161,8 @@ class FeedProducer:
         lane.room -= 1
 
 
-def _lane(feed: Feed, registry: Registry) -> _Lane:
-    return _Lane(feed.topic, Encoder(feed.table, registry.register(feed.subject, avro_schema(feed.table))))
+def _lane(feed: Feed, registry: Registry, encoder_of: EncoderOf) -> _Lane:
+    schema_id = registry.register(feed.subject, avro_schema(feed.table))
+    if encode := encoder_of(feed, registry):
+        return _Lane(feed.topic, encode, lambda rows: [encode(record) for record in records_of(rows)])
+    return _Lane(feed.topic, Encoder(feed.table, schema_id), ColumnEncoder(feed.table, schema_id))

@@ -16,6 +16,7 @@ from k2_core.records import Header
 from k2_feeds.backlog import Backlog, Committed
 from k2_feeds.coverage import ALL, COVERAGE_FEED, EXCHANGE
 from k2_feeds.outcomes import Row
+from k2_feeds.partitioner import Partitioner
 from k2_feeds.producer import FLUSH_SECONDS_MAX, FeedProducer
 from k2_resources import clock
 from k2_resources.kafka import KafkaLog, LogWriter
@@ -58,8 +59,11 @@ class Replay:
         coverage = [feed for feed in self._feeds.values() if feed.name == COVERAGE_FEED]
         producer = FeedProducer(self._settings, coverage, committed=self._committed)
         self._statements = self._open.enter_context(producer)
+        log = KafkaLog(self._settings.bootstrap(), timeout_seconds=self._settings.kafka_timeout_seconds)
+        partitioner = Partitioner(self._settings, self._feeds.values(), log, self._committed)
+        self._place_of = self._open.enter_context(partitioner).place_of
         self._writer = self._open.enter_context(LogWriter(self._settings.bootstrap()))
-        self._backlog = self._guard()
+        self._backlog = self._guard(log)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -89,6 +93,7 @@ class Replay:
                     original.value,
                     headers=[*original.headers, header],
                     on_acknowledged=noted,
+                    partition=self._place_of(original.place.topic, original.key),
                 )
             self._writer.flush(FLUSH_SECONDS_MAX)
         finally:
@@ -119,10 +124,9 @@ class Replay:
             "delivered": str(delivery.delivered),
         }
 
-    def _guard(self) -> Backlog | None:
+    def _guard(self, log: KafkaLog) -> Backlog | None:
         if self._committed is None or not self._settings.is_embedded:
             return None
-        log = KafkaLog(self._settings.bootstrap(), timeout_seconds=self._settings.kafka_timeout_seconds)
         return Backlog(log, self._writer, self._committed, bytes_max=self._settings.embedded_backlog_bytes_max)
 
     def _take_room(self, original: Original) -> None:

@@ -7,6 +7,6 @@ The log is read by assignment and never by subscription: where to start is state
 from __future__ import annotations
 
 from k2_resources.kafka.log import INCARNATION_TOPIC, KafkaLog
-from k2_resources.kafka.writer import LogWriter
+from k2_resources.kafka.writer import BY_KEY, LogWriter
 
-__all__ = ["INCARNATION_TOPIC", "KafkaLog", "LogWriter"]
+__all__ = ["BY_KEY", "INCARNATION_TOPIC", "KafkaLog", "LogWriter"]

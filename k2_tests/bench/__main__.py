@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from k2_tests.bench import commit_cost, decode_rate, end_to_end, latency, verdict_cost, verify_rate
+from k2_tests.bench import commit_cost, decode_rate, end_to_end, feed_rate, latency, verdict_cost, verify_rate
 
 Run = Callable[[], dict[str, Any]]
 Render = Callable[[Mapping[str, Any]], str]
 
 BENCHES: dict[str, tuple[str, Run, Render]] = {
     "decode": ("Decode", decode_rate.run, decode_rate.table),
+    "feeds": ("From a source to Kafka, by feed", feed_rate.run, feed_rate.table),
     "verdict": ("Verdict", verdict_cost.run, verdict_cost.table),
     "end_to_end": ("From topic to committed table", end_to_end.run, end_to_end.table),
     "commit": ("Commit against the number of commits before it", commit_cost.run, commit_cost.table),
