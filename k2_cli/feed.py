@@ -6,16 +6,15 @@ import json
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from k2_feeds.collection import Report
-    from k2_resources.settings import Settings
-
-FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from k2_cli.feed_asx import schema_option, send_parts
+from k2_cli.feed_dump import binance_dump
+from k2_cli.feed_instruments import asx_instruments, binance_instruments
+from k2_cli.feed_live import binance_live
+from k2_cli.feed_options import FILE, FOLDER, collected, common_options, finish, named
+from k2_cli.feed_reload import reload_day
 
 
 class SeveralFiles(click.Command):
@@ -48,18 +47,6 @@ def repeat_options(args: list[str], several: frozenset[str]) -> list[str]:
     return out
 
 
-def _common(command: Any) -> Any:
-    """Options every feed has."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-        click.option("--stall-minutes", type=click.FloatRange(min=0), default=10.0, show_default=True,
-                     help="Give up when the lake takes nothing for so long (embedded broker)."),
-        click.option("--home", type=FOLDER, default=None, help="K2_HOME of the running stack."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
 @click.group()
 def feed() -> None:
     """Send market data into Kafka. Exits 0 only when every file was read whole and every record acknowledged."""
@@ -67,16 +54,16 @@ def feed() -> None:
 
 @feed.command("binance-capture")
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@_common
+@common_options
 def binance_capture(files: tuple[Path, ...], home: Path | None, as_json: bool, stall_minutes: float) -> None:
     """Raw combined-stream captures, gz or plain: receive time in ns, a space, the JSON frame."""
     from itertools import chain
 
-    from k2_feeds.binance_capture import open_captures
     from k2_feeds.binance_frames import QUOTES_FEED, TRADES_FEED
+    from k2_feeds.capture_batches import open_captures
 
     outcomes = chain.from_iterable(open_captures(files))
-    _finish(_collect(home, (TRADES_FEED, QUOTES_FEED), outcomes, _named(files), stall_minutes), as_json)
+    finish(collected(home, (TRADES_FEED, QUOTES_FEED), outcomes, named(files), stall_minutes), as_json)
 
 
 @feed.command(cls=SeveralFiles)
@@ -85,27 +72,25 @@ def binance_capture(files: tuple[Path, ...], home: Path | None, as_json: bool, s
 @click.option(
     "--company-info", type=FILE, help="Company file: id to symbol. Without it, a file is named by its symbol."
 )
-@_common
+@schema_option
+@common_options
 def asx(
     *,
     trades: tuple[Path, ...],
     quotes: tuple[Path, ...],
     company_info: Path | None,
+    schema: str,
     home: Path | None,
     as_json: bool,
     stall_minutes: float,
 ) -> None:
     """ASX files in the vendor's layout, gz or plain. Give all parts of a day in one command."""
-    from k2_cli.feeding import now_us
-    from k2_feeds.asx import QUOTES_FEED, TRADES_FEED, read_parts
     from k2_feeds.asx_files import plan_load
     from k2_feeds.companies import read_companies
 
     companies = read_companies(company_info) if company_info else None
-    parts = plan_load(trades, quotes, companies)
-    names = [name for name, files in ((TRADES_FEED, trades), (QUOTES_FEED, quotes)) if files]
-    outcomes = read_parts(parts, companies, now_us)
-    _finish(_collect(home, names, outcomes, _named([*trades, *quotes]), stall_minutes), as_json)
+    parts, source = plan_load(trades, quotes, companies), named([*trades, *quotes])
+    finish(send_parts(home, parts, companies, source=source, schema=schema, minutes=stall_minutes), as_json)
 
 
 @feed.command(cls=SeveralFiles)
@@ -118,8 +103,10 @@ def asx(
 @click.option("--duplicates", type=click.IntRange(0), default=0, help="Trades of the first pair that come twice.")
 @click.option("--hole", type=click.IntRange(0), default=0, help="Trade ids of the first pair that never come.")
 @click.option("--out-of-order", type=click.IntRange(0), default=0, help="Trades of the first pair that come late.")
+@click.option("--auctions", is_flag=True, help="Give the ASX days the prints of their auctions.")
 @click.option("--to-files", type=FOLDER, default=None, help="Write files for the other feeds instead of sending.")
-@_common
+@schema_option
+@common_options
 def simulate(
     *,
     seed: int,
@@ -131,66 +118,43 @@ def simulate(
     duplicates: int,
     hole: int,
     out_of_order: int,
+    auctions: bool,
     to_files: Path | None,
+    schema: str,
     home: Path | None,
     as_json: bool,
     stall_minutes: float,
 ) -> None:
-    """A seeded market: Binance-like trades and quotes, ASX-like days. Says what must come out."""
+    """A seeded market: Binance-like trades and quotes, ASX-like days. Says what must come out. In v1 only the ASX."""
     from k2_cli.feeding import now_us
-    from k2_core.errors import BadInput
     from k2_feeds.simulated_binance import Faults
     from k2_feeds.simulator import EQUITIES, FEEDS, PAIRS, Simulation
-    from k2_resources import clock
 
-    simulation = Simulation(
-        seed,
-        start.date(),
-        days,
-        symbols or PAIRS,
-        equities or EQUITIES,
-        rows,
-        Faults(duplicates, hole, out_of_order),
-    )
-    today: date = clock.now().date()
-    if simulation.last_day > today:
-        raise BadInput(f"the last day would be {simulation.last_day}, expected at most today, {today}")
+    faults, shares = Faults(duplicates, hole, out_of_order), equities or EQUITIES
+    simulation = Simulation(seed, start.date(), days, symbols or PAIRS, shares, rows, faults, auctions)
+    _refuse_the_future(simulation.last_day)
     truth = [asdict(expected) for expected in simulation.truth()]
     if to_files:
-        paths = simulation.write(to_files)
-        click.echo(
-            json.dumps({"files": list(map(str, paths)), "truth": truth}) if as_json else "\n".join(map(str, paths))
-        )
+        paths = [str(path) for path in simulation.write(to_files)]
+        click.echo(json.dumps({"files": paths, "truth": truth}) if as_json else "\n".join(paths))
         return
-    report = _collect(home, FEEDS, simulation.outcomes(now_us), f"simulator seed {seed}", stall_minutes)
-    _finish(report, as_json, truth)
-
-
-def _settings(home: Path | None) -> Settings:
-    from k2_resources.settings import Settings
-
-    return Settings(home=home) if home else Settings()
-
-
-def _collect(home: Path | None, names: Any, outcomes: Any, source: str, stall_minutes: float) -> Report:
-    from k2_cli.feeding import collect
-
-    return collect(_settings(home), names, outcomes, source=source, stall_seconds_max=stall_minutes * 60)
-
-
-def _finish(report: Report, as_json: bool, truth: list[dict[str, Any]] | None = None) -> None:
-    """Print the report; the exit code says whether everything arrived."""
-    from k2_cli.feeding import say
-
-    if as_json:
-        click.echo(json.dumps(report.as_dict() | ({"truth": truth} if truth else {})))
+    source = f"simulator seed {seed}"
+    if schema == "v1":
+        report = send_parts(home, simulation.parts(), None, source=source, schema=schema, minutes=stall_minutes)
+        truth = [expected for expected in truth if expected["symbol"] in shares]
     else:
-        say(report)
-    if not report.is_complete:
-        raise SystemExit(1)
+        report = collected(home, FEEDS, simulation.outcomes(now_us), source, stall_minutes)
+    finish(report, as_json, truth)
 
 
-def _named(files: Any) -> str:
-    """Names of the files for the coverage statement; of many, the first and how many."""
-    names = [path.name for path in files]
-    return ", ".join(names) if len(names) <= 5 else f"{names[0]} and {len(names) - 1} more"
+def _refuse_the_future(last_day: date) -> None:
+    from k2_core.errors import BadInput
+    from k2_resources import clock
+
+    today: date = clock.now().date()
+    if last_day > today:
+        raise BadInput(f"the last day would be {last_day}, expected at most today, {today}")
+
+
+for command in (binance_live, binance_dump, binance_instruments, asx_instruments, reload_day):
+    feed.add_command(command)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,16 +19,22 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from k2_core.errors import Misconfigured, Unreachable
 from k2_core.feeds import Feed
 from k2_feeds.backlog import STALL_SECONDS_MAX, Committed, Waiting
+from k2_feeds.batches import Batch
 from k2_feeds.collection import Collection, Report
 from k2_feeds.coverage import COVERAGE_FEED, Tally
 from k2_feeds.outcomes import Outcome
-from k2_feeds.producer import FeedProducer
-from k2_resources import clock
+from k2_feeds.producer import EncoderOf, FeedProducer
+from k2_resources import clock, telemetry
 from k2_resources.settings import Settings, load_feeds
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from k2_resources.lake.catalog import Lake
+
+METRICS_PORT = "k2.metrics_port"
+"""Where a command's context keeps the port its collection serves /metrics on."""
+_METRICS_HOST = "127.0.0.1"
 _SAY_EVERY_SECONDS = 5.0
 """Without a terminal, a line this often is enough to see that it lives."""
 _SCOPES_SHOWN = 20
@@ -41,34 +49,41 @@ def now_us() -> int:
 def collect(
     settings: Settings,
     feed_names: Iterable[str],
-    outcomes: Iterable[Outcome],
+    outcomes: Iterable[Outcome | Batch] | Callable[[FeedProducer], Iterable[Outcome]],
     *,
     source: str,
     stall_seconds_max: float = STALL_SECONDS_MAX,
+    describe: Callable[[int], str] = "{:,} rows sent".format,
+    collection_id: str | None = None,
+    encoder_of: EncoderOf | None = None,
 ) -> Report:
     """Send what a source gives to the stack of `settings`, waiting while the embedded broker is full.
 
-    Raises Misconfigured, BadInput, Unreachable, SchemaUnavailable before anything is sent; later troubles are in the
-    report.
+    outcomes: of a source that goes on where it stopped, a function of the producer, which it flushes before it takes
+    note of how far it is. describe: the progress in words, from the rows sent. collection_id: where
+    statements among the outcomes bear it already. Raises Misconfigured, BadInput, Unreachable, SchemaUnavailable
+    before anything is sent; later troubles are in the report.
     """
+    telemetry.configure("feed", level=logging.WARNING)  # what else there is to say, the report says
     feeds = {feed.name: feed for feed in load_feeds(settings)}
     wanted = [_named(feeds, name) for name in feed_names]
-    collection_id = uuid4().hex
+    collection_id = collection_id or uuid4().hex
     report: Report | None = None
     # what was not acknowledged is in the report, so the writer need not raise it a second time
-    with suppress(_AlreadyReported), _shown() as shown:
+    with suppress(_AlreadyReported), _shown(describe) as shown:
         producer = FeedProducer(
             settings,
             [*wanted, _named(feeds, COVERAGE_FEED)],
-            committed=_committed(settings, feeds.values()) if settings.is_embedded else None,
+            committed=_committed(settings, feeds.values()),
             stall_seconds_max=stall_seconds_max,
             on_wait=shown.waiting,
+            encoder_of=encoder_of,
         )
         folder = settings.home / "rejected" / collection_id
         collection = Collection(collection_id, source, wanted, folder, now_us, shown.count)
         try:
-            with producer:
-                report = collection.run(outcomes, producer)
+            with producer, _served(collection, producer):
+                report = collection.run(outcomes(producer) if callable(outcomes) else outcomes, producer)
         except Unreachable as error:
             if report is None:
                 raise
@@ -106,19 +121,21 @@ class _AlreadyReported(Exception):
 class _Shown:
     """Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
 
-    progress: Progress | None
+    describe: Callable[[int], str]
+    progress: Progress | None = None
     task: TaskID | None = None
     rows: int = 0
     _said: float = field(default_factory=time.monotonic)
 
     def count(self, rows: int) -> None:
         self.rows = rows
-        self._say(f"{rows:,} rows sent")
+        self._say(self.describe(rows))
 
     def waiting(self, waiting: Waiting) -> None:
         self._say(
-            f"{self.rows:,} rows sent; waiting for ingestion: {waiting.records:,} of at most {waiting.records_max:,} "
-            f"records wait in one partition of {waiting.topic}, unchanged for {waiting.seconds:.0f} s"
+            f"{self.describe(self.rows)}; waiting for ingestion: {waiting.records:,} of at most "
+            f"{waiting.records_max:,} records wait in one partition of {waiting.topic}, "
+            f"unchanged for {waiting.seconds:.0f} s"
         )
 
     def _say(self, text: str) -> None:
@@ -130,14 +147,29 @@ class _Shown:
 
 
 @contextmanager
-def _shown() -> Iterator[_Shown]:
+def _shown(describe: Callable[[int], str]) -> Iterator[_Shown]:
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Shown(None)
+        yield _Shown(describe)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        yield _Shown(progress, progress.add_task("0 rows sent", total=None))
+        yield _Shown(describe, progress, progress.add_task(describe(0), total=None))
+
+
+@contextmanager
+def _served(collection: Collection, producer: FeedProducer) -> Iterator[None]:
+    """Serve /metrics while a collection runs, where the command was given a port."""
+    context = click.get_current_context(silent=True)
+    port = context.meta.get(METRICS_PORT) if context else None
+    if port is None:
+        yield
+        return
+    from k2_feeds.metrics import CollectionMetrics, WriterMetrics, serving
+
+    with serving((CollectionMetrics(collection), WriterMetrics(producer.writer)), _METRICS_HOST, port) as found:
+        click.echo(f"metrics http://{_METRICS_HOST}:{found}/metrics", err=True)
+        yield
 
 
 def _named(feeds: Mapping[str, Feed], name: str) -> Feed:
@@ -148,12 +180,16 @@ def _named(feeds: Mapping[str, Feed], name: str) -> Feed:
 
 
 def _committed(settings: Settings, feeds: Iterable[Feed]) -> Committed:
-    from k2_resources.lake.catalog import Lake
-
     settings.bootstrap()  # says how to start a stack before anything is looked for in its home
-    lake = Lake(settings.catalog(), settings.warehouse_path())
     tables = {feed.topic: feed.table for feed in feeds}
-    return lambda topic: lake.committed(tables[topic], topic)
+
+    @cache
+    def lake() -> Lake:
+        from k2_resources.lake.catalog import Lake
+
+        return Lake(settings.catalog(), settings.warehouse_path())
+
+    return lambda topic: lake().committed(tables[topic], topic)
 
 
 def _scope(tally: Tally) -> str:

@@ -7,7 +7,7 @@ the number of a revision is that of its first arrival, and `numberings` says whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2_core.absorption import absorb
+from k2_core.contracts import COVERAGE
 from k2_core.feeds import Feed
 from k2_core.gaps import gap_events
 from k2_core.identity import session_suffix
@@ -24,6 +25,7 @@ from k2_core.ordering import in_table_order
 from k2_core.revisions import Compared, codes_of, compare
 from k2_core.scopes import Places
 from k2_core.screen import int64s
+from k2_core.statements import stated_gaps
 from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Mask, Screened, State, StoredRows, Verdict, Wanted
 
 _DATE_MARGIN = timedelta(days=1)
@@ -34,7 +36,8 @@ _US_PER_MS = 1_000
 def decide(feed: Feed, screened: Screened, state: State, stored: StoredRows) -> Verdict:
     """Judge a batch, fetching what is stored of its suspects."""
     if feed.rule == "none":
-        return _verdict(feed, screened, screened.rows, _met_by_key(feed, screened, stored), state=state)
+        verdict = _verdict(feed, screened, screened.rows, _met_by_key(feed, screened, stored), state=state)
+        return replace(verdict, gaps=stated_gaps(verdict.rows)) if feed.table.name == COVERAGE.name else verdict
     ids = int64s(screened.rows["source_sequence"])
     placed = place(screened.scopes, int64s(screened.rows["timestamp"]) // _US_PER_MS, ids, state)
     absorbed = absorb(feed, screened, placed, ids, state)
@@ -64,11 +67,14 @@ class _Met:
 
 
 def _met_by_key(feed: Feed, screened: Screened, stored: StoredRows) -> _Met | None:
-    """A key without an id names its symbol and date, so the touched dates hold every revision of it."""
+    """A key without an id names its symbol and date, so the touched dates hold every revision of it.
+
+    Where it names another date than that of the table partition, they may lie anywhere.
+    """
     keys, rows = screened.rows["message_id"].combine_chunks(), screened.rows
     if not len(rows):
         return None
-    days = tuple(sorted(pc.unique(rows["exchange_date"]).to_pylist()))
+    days = tuple(sorted(_days(rows))) if feed.table.dated_by == feed.table.partition else None
     found = stored(Wanted(keys, tuple(screened.scopes.names), days, None))
     codes = codes_of(rows["message_id"])
     met = np.bincount(codes)[codes] > 1

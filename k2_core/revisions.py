@@ -104,7 +104,9 @@ def _compare_in_order(feed: Feed, rows: pa.Table, stored: pa.Table) -> Compared:
 
 
 def _content_times(both: pa.Table) -> npt.NDArray[np.int64]:
-    """Event times in µs; where our time of receipt stands in for it, time is no content."""
+    """Event times in µs; where they are no content, or our time of receipt stands in for them, all the same."""
+    if "timestamp" not in both.column_names:
+        return np.zeros(len(both), np.int64)
     times = int64s(both["timestamp"])
     if "quality_flags" not in both.column_names:
         return np.zeros_like(times)

@@ -14,14 +14,6 @@ _RECEIVED_DIGITS = range(18, 20)
 BLANK = "blank line"
 
 
-def open_captures(paths: Iterable[Path]) -> list[Outcomes]:
-    """What each line of each capture became, in the order given. Raises BadInput when any cannot be opened."""
-    paths = list(paths)
-    for path in paths:
-        next(read_lines(path), None)
-    return [read_capture(path) for path in paths]
-
-
 def read_capture(path: Path) -> Outcomes:
     """What each line of one capture became, in file order. Raises BadInput when it cannot be opened."""
     return parse_capture(str(path), read_lines(path))
@@ -30,10 +22,11 @@ def read_capture(path: Path) -> Outcomes:
 def parse_capture(file: str, lines: Iterable[Line | Rejected]) -> Outcomes:
     """What each line became, in order. file: how to name where they come from."""
     for line in lines:
-        yield line if isinstance(line, Rejected) else _outcome(file, line)
+        yield line if isinstance(line, Rejected) else outcome_of(file, line)
 
 
-def _outcome(file: str, line: Line) -> Outcome:
+def outcome_of(file: str, line: Line) -> Outcome:
+    """What one line became."""
     content = line.content.strip()
     if not content:
         return PassedOver(BLANK)

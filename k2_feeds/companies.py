@@ -12,7 +12,8 @@ from pathlib import Path
 from k2_core.errors import BadInput
 from k2_core.identity import symbol_problem
 
-_COLUMNS = ("company_id", "symbol", "start_date", "end_date")
+COLUMNS = ("company_id", "symbol", "start_date", "end_date")
+"""Columns without which no listing can be told."""
 _DATE = "%m/%d/%Y"
 
 
@@ -51,25 +52,26 @@ def read_companies(path: Path) -> Companies:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = sorted(set(_COLUMNS) - set(reader.fieldnames or ()))
+            missing = sorted(set(COLUMNS) - set(reader.fieldnames or ()))
             if missing:
                 raise ValueError(f"columns {missing} are missing from the header {reader.fieldnames}")
             return _collect(reader)
     except (OSError, ValueError, csv.Error) as error:
-        raise BadInput(f"{path}: {error}; expected a CSV with the columns {', '.join(_COLUMNS)}") from error
+        raise BadInput(f"{path}: {error}; expected a CSV with the columns {', '.join(COLUMNS)}") from error
 
 
 def _collect(reader: csv.DictReader[str]) -> Companies:
     listings: dict[str, list[Listing]] = defaultdict(list)
     for row in reader:
         try:
-            listings[row["company_id"].strip()].append(_listing(row))
+            listings[row["company_id"].strip()].append(listing_of(row))
         except (ValueError, AttributeError) as error:
             raise ValueError(f"line {reader.line_num}: {error}") from error
     return Companies({company: tuple(found) for company, found in listings.items()})
 
 
-def _listing(row: Mapping[str, str]) -> Listing:
+def listing_of(row: Mapping[str, str]) -> Listing:
+    """Read one listing; dates MM/DD/YYYY, absent ones open. Raises ValueError."""
     symbol = row["symbol"].strip()
     problem = symbol_problem(symbol)
     if problem:

@@ -31,6 +31,14 @@ class Refusal(StrEnum):
     UNKNOWN_SYMBOL = "unknown_symbol"
     IMPLAUSIBLE_TIME = "implausible_time"
     DAMAGED_FILE = "damaged_file"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    NOT_AN_ARCHIVE = "not_an_archive"
+    ENCRYPTED = "encrypted"
+    SEVERAL_ENTRIES = "several_entries"
+    WRONG_NAME = "wrong_name"
+    ZIP_BOMB = "zip_bomb"
+    MIXED_UNITS = "mixed_units"
+    WRONG_DATE = "wrong_date"
 
 
 class Unusable(Exception):

@@ -107,7 +107,7 @@ def test_a_letter_of_a_schema_that_came_late_is_resolved_by_a_replay_and_stored_
 
 def test_a_hopeless_letter_is_dead_again_and_what_it_became_is_open(here: Stack) -> None:
     here.register(FEED)
-    here.send_bytes(FEED, [b"junk"])
+    here.send_bytes(FEED, [b"junk"], key=b"no symbol: sent again where it lay")
     ingest(here)
     called(here, "replay", "--all", "--yes")
     ingest(here)

@@ -124,3 +124,19 @@ def test_without_a_stack_nothing_is_sent_and_the_way_to_start_one_is_said(files,
     result = run("binance-capture", files / "capture.txt", "--home", tmp_path / "nobody")
     assert isinstance(result.exception, Misconfigured)
     assert "k2 up" in str(result.exception)
+
+
+def test_a_simulation_in_the_first_schema_sends_the_asx_alone(home):
+    result = run("simulate", "--rows", 20, "--days", 1, "--schema", "v1", "--auctions", "--home", home, "--json")
+    assert result.exit_code == 0, result.output
+    truth = {(t["feed"], t["symbol"]): t["rows"] for t in report(result)["truth"]}
+    assert {feed_name for feed_name, _ in truth} == {"asx-trades", "asx-quotes"}
+    assert {(s["feed"], s["symbol"]): s["rows"] for s in report(result)["scopes"]} == truth
+
+
+def test_the_first_schema_wants_files_named_by_company_ids(home, files):
+    (path, *_) = sorted((files / "trades").iterdir())
+    named = path.rename(path.with_name("ASIM.csv"))
+    result = run("asx", "--trades", named, "--schema", "v1", "--home", home)
+    assert isinstance(result.exception, BadInput)
+    assert "--company-info" in str(result.exception)

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from k2_core.errors import BadInput
-from k2_feeds.binance_capture import open_captures, read_capture
+from k2_feeds.binance_capture import read_capture
+from k2_feeds.capture_batches import open_captures
 from k2_feeds.outcomes import PassedOver, Refusal, Rejected, Row
 from k2_tests.feeds.sample import real
 
