@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test lint types imports docs pytest torture bench bench-peers lock clean
+.PHONY: help setup demo test lint types imports docs pytest torture soak bench bench-peers lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,7 +47,12 @@ SEEDS ?= 1000000
 KILLS ?= 10000
 torture: setup  ## the long forms: SEEDS simulated schedules, then KILLS kill -9 of real processes
 	$(PY) -m k2_tests.simulation --seeds 0:$(SEEDS) --coverage
-	$(PY) -m k2_tests.crash.torture --kills $(KILLS) --lanes 2 --points
+	$(PY) -m k2_tests.crash.torture --kills $(KILLS) --lanes 4 --points
+
+MINUTES ?= 60
+FEED_KILLS ?= 50
+soak: setup  ## the live feed for MINUTES at 60 times the clock, every fault in its turn, FEED_KILLS kill -9
+	$(PY) -m k2_tests.soak.feed --minutes $(MINUTES) --kills $(FEED_KILLS)
 
 bench: setup  ## every bench in one run, as Markdown
 	$(PY) -m k2_tests.bench

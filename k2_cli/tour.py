@@ -17,6 +17,8 @@ import httpx2 as httpx
 
 from k2_assets.engine import Engine, open_engine
 from k2_assets.outcomes import check_outcomes, materialized_days
+from k2_cli.tour_live import SYMBOLS as LIVE_SYMBOLS
+from k2_cli.tour_live import Collected, LivePart, absent_ids
 from k2_cli.verify import proof_of
 from k2_core.contracts import INGESTED, QUOTES, TICK_TABLES, TRADES, Table
 from k2_core.errors import K2Error, Unreachable
@@ -59,12 +61,12 @@ class Tour:
         """Ingestion, storage, monitoring, query; every figure that must agree. Raises Unreachable when a wait ends."""
         with open_engine(self.settings) as engine:
             before = {table.name: self._proof(engine, table) for table in INGESTED}
-            sent = self._ingestion(engine)
-            figures = self._storage(engine, before, sent)
-            figures += self._monitoring(engine)
-        return figures + self._query()
+            sent, collected = self._ingestion(engine)
+            figures = self._storage(engine, before, sent + collected.acknowledged)
+            figures += self._monitoring(engine, collected)
+        return figures + self._query(collected)
 
-    def _ingestion(self, engine: Engine) -> int:
+    def _ingestion(self, engine: Engine) -> tuple[int, Collected]:
         click.secho("\n1. Ingestion", bold=True)
         click.echo("Two generated trading days, as files: a Binance capture and ASX trades and quotes.")
         capture, companies, *rest = self.simulation.write(self.settings.home / "demo")
@@ -72,9 +74,10 @@ class Tour:
         quotes = [p for p in rest if p.parent.name == "quotes"]
         sent = self._feed("binance-capture", capture)
         sent += self._feed("asx", "--trades", *trades, "--quotes", *quotes, "--company-info", companies)
+        collected = LivePart(self.settings, self.simulation.seed).run(lambda: _waiting(engine))
         click.echo("The sensor compares the offsets in the tables with the log and starts runs:")
         _wait("ingestion", lambda: _waiting(engine), INGEST_SECONDS_MAX)
-        return sent
+        return sent, collected
 
     def _feed(self, *arguments: object) -> int:
         words = [str(a) for a in arguments]
@@ -107,7 +110,7 @@ class Tour:
             *(Figure(f"imbalances in {t.name}", 0, len(proofs[t.name].findings)) for t in TICK_TABLES),
         ]
 
-    def _monitoring(self, engine: Engine) -> list[Figure]:
+    def _monitoring(self, engine: Engine, collected: Collected) -> list[Figure]:
         click.secho("\n3. Monitoring", bold=True)
         days = {table.name: _stored_days(engine, table) for table in TICK_TABLES}
         outcomes = self._outcomes(days)
@@ -115,7 +118,7 @@ class Tour:
         click.echo(f"  {len(outcomes)} asset checks on {sum(map(len, days.values()))} table partitions evaluated")
         for table, name, day in failed:
             click.echo(f"  {name} of {table} on {day}: {outcomes[table, name, day]}")
-        symbols = {truth.symbol for truth in self.simulation.truth()}
+        symbols = {*(truth.symbol for truth in self.simulation.truth()), *LIVE_SYMBOLS}
         gaps = [g for g in open_gaps(engine.lake) if g["scope"] in symbols]
         for gap in gaps:
             click.echo(f"  open gap {gap['gap_id']}: {gap['size']} ids, {gap['severity']}")
@@ -123,6 +126,7 @@ class Tour:
         shown = {t.name: materialized_days(self.settings.dagster_home, t) for t in TICK_TABLES}
         return [
             Figure("open gaps", expected, sorted((g["first_id"], g["last_id"]) for g in gaps)),
+            Figure("ids the exchange does not have", collected.absent, absent_ids(engine.lake)),
             Figure("checks that fail", {"sequence_gaps"} if expected else set(), {name for _, name, _ in failed}),
             *(Figure(f"days materialized of {name}", days[name], days[name] & shown[name]) for name in days),
         ]
@@ -140,13 +144,14 @@ class Tour:
         _wait("asset checks", missing, CHECKS_SECONDS_MAX)
         return found
 
-    def _query(self) -> list[Figure]:
+    def _query(self, collected: Collected) -> list[Figure]:
         click.secho("\n4. Query", bold=True)
         key = self.settings.api_key_file.read_text().strip()
         url = self.settings.endpoints()["api"]
         with httpx.Client(base_url=url, headers={"X-API-Key": key}, trust_env=False, timeout=60) as client:
             _show_page(client, self.simulation.pairs[0])
-            return [figure for truth in self.simulation.truth() for figure in _compared(client, truth)]
+            figures = [figure for truth in self.simulation.truth() for figure in _compared(client, truth)]
+            return figures + [_counted(client, *place, rows) for place, rows in collected.rows.items()]
 
     def _proof(self, engine: Engine, table: Table) -> Proof:
         duck = Duck(threads=1, memory=self.settings.query_memory, seconds_max=INGEST_SECONDS_MAX)
@@ -200,6 +205,12 @@ def _compared(client: httpx.Client, truth: Truth) -> Iterator[Figure]:
     if table is TRADES:
         bars = _ask(client, "/v1/ohlcv/1d", symbol=truth.symbol, view="raw", limit=1000).json()["data"]
         yield Figure(f"prints in daily bars of {truth.symbol}", truth.rows, sum(b["trade_count"] for b in bars))
+
+
+def _counted(client: httpx.Client, table: str, symbol: str, rows: int) -> Figure:
+    """What the API counts against the ledger of the exchange."""
+    answer = _ask(client, f"/v1/{table.rpartition('.')[2]}", symbol=symbol, count="true", limit=1)
+    return Figure(f"rows of {table} {symbol}, live", rows, answer.json()["pagination"]["total"])
 
 
 def _ask(client: httpx.Client, path: str, **parameters: str | int) -> httpx.Response:

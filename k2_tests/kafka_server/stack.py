@@ -165,8 +165,7 @@ def real_stack(
     server.create_topic(feed.topic, partitions, topic_config)
     config = home / "config"
     config.mkdir(parents=True)
-    entry = {**vars(feed), "table": feed.table.name}
-    (config / "feeds.yaml").write_text(yaml.safe_dump({"feeds": [entry]}))
+    (config / "feeds.yaml").write_text(yaml.safe_dump({"feeds": [feed.entry()]}))
     places = {"home": home / "k2", "config": config, "kafka_bootstrap": server.bootstrap, "registry_url": registry_url}
     with ExitStack() as opened:
         stack = Stack(Settings(**{"kafka_timeout_seconds": 5.0, **places, **settings}), opened)
