@@ -111,7 +111,7 @@ def code_server(settings: Settings, ports: Ports) -> Service:
         where = ("--host", HOST, "--port", str(port))
         what = ("--module-name", DEFINITIONS, "--location-name", "k2", "--log-level", "warning", *_LOGS)
         command = (sys.executable, "-m", "dagster", "api", "grpc", *where, *what)
-        return Launch(command, lambda pid: f"{HOST}:{port}" if listens(pid, port) else None)
+        return Launch(command, lambda pid: f"{HOST}:{port}" if port in listening(pid) else None)
 
     return Service("code", launch)
 
@@ -153,9 +153,13 @@ def api(settings: Settings, ports: Ports) -> Service:
 
     def launch() -> Launch:
         port = ports.pick("api")
-        url = f"http://{HOST}:{port}"
         command = k2("serve", "--host", HOST, "--port", str(port), "--home", str(settings.home))
-        return Launch(command, _own(port, url, f"{url}/health"))
+        return Launch(command, address)
+
+    def address(process_id: int) -> str | None:
+        """Where it is: it takes another port by itself when its own was taken since it was picked."""
+        urls = (f"http://{HOST}:{port}" for port in listening(process_id))
+        return next((url for url in urls if answers(f"{url}/health")), None)
 
     return Service("api", launch)
 
@@ -173,16 +177,16 @@ def _write_workspace(file: Path, port: int) -> None:
 
 def _own(port: int, url: str, probe: str) -> Callable[[int], str | None]:
     """Ready once the process itself answers: another stack may have taken the port since it was picked."""
-    return lambda process_id: url if listens(process_id, port) and answers(probe) else None
+    return lambda process_id: url if port in listening(process_id) and answers(probe) else None
 
 
-def listens(process_id: int, port: int) -> bool:
-    """Tell whether a process listens on a port."""
+def listening(process_id: int) -> list[int]:
+    """The ports a process listens on."""
     try:
         found = psutil.Process(process_id).net_connections(kind="tcp")
     except psutil.Error:
-        return False
-    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
+        return []
+    return [c.laddr.port for c in found if c.status == psutil.CONN_LISTEN]
 
 
 def answers(url: str) -> bool:

@@ -125,6 +125,7 @@ async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> BaseException | None:
     for task in tasks:
         task.cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # the transport of an attempt that was cancelled closes in the next turn of the loop
     return next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
 
 

@@ -64,6 +64,7 @@ async def kept(ours):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0)  # the transport of an attempt that was cancelled closes in the next turn of the loop
 
 
 async def until(condition, seconds=60.0):
