@@ -134,6 +134,8 @@ class Link:
             while True:
                 reason = await self._until_due(session)
                 self.counts.replaced[reason] += 1
+                if reason == "planned":  # however short the plan, it lived as long as it should
+                    self._proved()
                 session = await (self._after(session) if reason == "ended" else self._replaced(session, reason))
         finally:
             await asyncio.gather(*map(self._let_go, list(self._open)))

@@ -109,7 +109,9 @@ class Soak:
                 deaths.pop(0)
                 collector.kill()
             if now - began >= turn * pause:
-                self._strike(running, *FAULTS[turn % len(FAULTS)])
+                kind, options = FAULTS[turn % len(FAULTS)]
+                if kind is not Kind.REST_418 or turn < len(FAULTS):  # each ban is twice as long as the one before
+                    self._strike(running, kind, options)
                 turn += 1
             collector.look()
             time.sleep(0.05)
