@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import click
 
+from k2_cli.feed_options import settings_of
 from k2_core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -57,9 +58,8 @@ def binance(
     from k2_feeds.binance_backfill import ProgressFile, Wanted, located
     from k2_feeds.binance_frames import TRADES_FEED
     from k2_resources.binance.rest import BinanceRest
-    from k2_resources.settings import Settings
 
-    settings = Settings(home=home) if home else Settings()
+    settings = settings_of(home)
     if end <= start:
         raise BadInput(f"--to is {end.isoformat()}, expected an instant after --from, {start.isoformat()}")
     with BinanceRest(url or settings.binance_rest_url) as rest:
@@ -102,10 +102,10 @@ class _Run:
 
     def outcomes(self, producer: FeedProducer) -> Outcomes:
         """The rows and statements of this run; a chunk is noted once the broker has it."""
-        from k2_cli.feeding import now_us
         from k2_feeds.binance_backfill import backfilled, beside
         from k2_feeds.coverage import Stamp
         from k2_feeds.repair import Repair
+        from k2_resources.clock import now_us
 
         def reached(progress: Progress) -> None:
             producer.flush()

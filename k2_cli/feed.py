@@ -126,9 +126,9 @@ def simulate(
     stall_minutes: float,
 ) -> None:
     """A seeded market: Binance-like trades and quotes, ASX-like days. Says what must come out. In v1 only the ASX."""
-    from k2_cli.feeding import now_us
     from k2_feeds.simulated_binance import Faults
     from k2_feeds.simulator import EQUITIES, FEEDS, PAIRS, Simulation
+    from k2_resources.clock import now_us
 
     faults, shares = Faults(duplicates, hole, out_of_order), equities or EQUITIES
     simulation = Simulation(seed, start.date(), days, symbols or PAIRS, shares, rows, faults, auctions)

@@ -33,11 +33,12 @@ def send_parts(
     home: Path | None, parts: tuple[Part, ...], companies: Companies | None, *, source: str, schema: str, minutes: float
 ) -> Report:
     """Send the parts of a load. minutes: how long to wait for a lake that takes nothing."""
-    from k2_cli.feeding import collect, now_us
+    from k2_cli.feeding import collect
     from k2_feeds.asx import FEEDS, read_parts
     from k2_feeds.coverage import Stamp
     from k2_feeds.issues import with_issues
     from k2_feeds.v1_records import company_ids, that_fit_v1, v1_encoders
+    from k2_resources.clock import now_us
     from k2_resources.settings import load_feeds
 
     settings, collection_id, encoder_of = settings_of(home), uuid4().hex, None

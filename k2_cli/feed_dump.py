@@ -20,11 +20,11 @@ def binance_dump(
     paths: tuple[Path, ...], without_checksum: bool, home: Path | None, as_json: bool, stall_minutes: float
 ) -> None:
     """Daily and monthly zips of Binance spot trades, or folders of them, each proven by its .CHECKSUM first."""
-    from k2_cli.feeding import now_us
     from k2_feeds.binance_dump import OTHER_ZIPS, plan_dumps, zips_below
     from k2_feeds.binance_frames import TRADES_FEED
     from k2_feeds.dump_batches import read_dumps
     from k2_feeds.outcomes import PassedOver
+    from k2_resources.clock import now_us
 
     files, others = [path for path in paths if not path.is_dir()], 0
     for folder in (path for path in paths if path.is_dir()):

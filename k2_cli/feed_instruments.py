@@ -14,8 +14,8 @@ from k2_cli.feed_options import FILE, collected, common_options, finish
 @common_options
 def asx_instruments(file: Path, home: Path | None, as_json: bool, stall_minutes: float) -> None:
     """The vendor's company file: which company had which symbol, from when to when."""
-    from k2_cli.feeding import now_us
     from k2_feeds.asx_instruments import FEED, read_company_file
+    from k2_resources.clock import now_us
 
     finish(collected(home, (FEED,), read_company_file(file, now_us), file.name, stall_minutes), as_json)
 
@@ -35,8 +35,8 @@ def binance_instruments(
     stall_minutes: float,
 ) -> None:
     """What Binance lists: its exchangeInfo, from a file or from its REST interface."""
-    from k2_cli.feeding import now_us
     from k2_feeds.binance_instruments import FEED, ask_exchange_info, read_exchange_info
+    from k2_resources.clock import now_us
 
     if (file is None) == (url is None):
         raise click.UsageError("say a FILE or --url, and not both")

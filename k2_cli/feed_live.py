@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
 
-from k2_core.errors import BadInput, Misconfigured, NotFound
+from k2_cli.feed_options import finish
+from k2_core.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from k2_core.feeds import Feed
@@ -56,7 +54,6 @@ def binance_live(
     home: Path | None,
 ) -> None:
     """Trades of SYMBOLS as they happen, until Ctrl-C or SIGTERM. Exits 0 when everything that came was acknowledged."""
-    from k2_cli.feeding import say
     from k2_feeds.live.metrics import LiveMetrics
     from k2_feeds.metrics import CollectionMetrics, serving
     from k2_resources import telemetry
@@ -79,12 +76,7 @@ def binance_live(
         logging.getLogger("websockets").setLevel(logging.WARNING)
         with _ended_by_signals(live):
             report = live.run()
-    if as_json:
-        click.echo(json.dumps(report.as_dict()))
-    else:
-        say(report)
-    if not report.is_complete:
-        sys.exit(1)
+    finish(report, as_json)
 
 
 @contextmanager
@@ -93,18 +85,19 @@ def wired(settings: Settings, plan: Plan, name: str, *, repairs: bool) -> Iterat
 
     Raises Misconfigured, BadInput, AlreadyRunning.
     """
-    from k2_cli.feeding import now_us
+    from k2_cli.feeding import named_feed
     from k2_feeds.binance_live import LiveFeed
     from k2_feeds.collection import Collection
     from k2_feeds.coverage import COVERAGE_FEED
     from k2_feeds.live.buffer import Buffer
+    from k2_resources.clock import now_us
     from k2_resources.settings import load_feeds
     from k2_resources.spill import Spill
 
     if not name.replace("-", "").replace("_", "").isalnum():
         raise BadInput(f"--name {name!r} names a folder: expected letters, digits, - and _")
     feeds = {feed.name: feed for feed in load_feeds(settings)}
-    wanted = [_named(feeds, feed) for feed in plan.feeds]
+    wanted = [named_feed(feeds, feed) for feed in plan.feeds]
     settings.bootstrap()  # says how to start a stack before anything is looked for in its home
     collection_id = uuid4().hex
     collection = Collection(
@@ -122,7 +115,7 @@ def wired(settings: Settings, plan: Plan, name: str, *, repairs: bool) -> Iterat
                 plan,
                 collection,
                 Buffer(spill, settings.live_memory_bytes_max),
-                _connecting(settings, [*wanted, _named(feeds, COVERAGE_FEED)]),
+                _connecting(settings, [*wanted, named_feed(feeds, COVERAGE_FEED)]),
                 repair=_repair(settings, ending, stack) if repairs else None,
                 lake_knows=_lake_knows(settings, wanted[0]),
                 ending=ending,
@@ -148,16 +141,16 @@ def _plan(settings: Settings, symbols: tuple[str, ...], *, quotes: bool) -> Plan
 
 
 def _connecting(settings: Settings, feeds: Sequence[Feed]) -> Callable[[Callable[[Waiting], None]], FeedProducer]:
+    from k2_feeds.backlog import committed_by
     from k2_feeds.producer import FeedProducer
 
-    tables = {feed.topic: feed.table for feed in feeds}
-    lake = cache(partial(_lake, settings))
+    committed = committed_by(settings, feeds)
 
     def connect(on_wait: Callable[[Waiting], None]) -> FeedProducer:
         return FeedProducer(
             settings,
             feeds,
-            committed=lambda topic: lake().committed(tables[topic], topic),
+            committed=committed,
             # however far the lake is behind: what waits is on disk, and its limit is the one that counts
             stall_seconds_max=math.inf,
             on_wait=on_wait,
@@ -167,10 +160,10 @@ def _connecting(settings: Settings, feeds: Sequence[Feed]) -> Callable[[Callable
 
 
 def _repair(settings: Settings, ending: threading.Event, stack: ExitStack) -> Repair:
-    from k2_cli.feeding import now_us
     from k2_feeds.live.mending import waiting_until
     from k2_feeds.repair import Repair
     from k2_resources.binance.rest import BinanceRest
+    from k2_resources.clock import now_us
 
     wait, proxy = waiting_until(ending), settings.live_proxy
     rest = BinanceRest(settings.binance_rest_url, ca_file=settings.live_ca_file, proxy=proxy, wait=wait)
@@ -207,12 +200,6 @@ def _lake(settings: Settings) -> Lake:
     from k2_resources.lake.catalog import Lake
 
     return Lake(settings.catalog(), settings.warehouse_path())
-
-
-def _named(feeds: dict[str, Feed], name: str) -> Feed:
-    if name not in feeds:
-        raise Misconfigured(f"feeds.yaml has no feed {name}, only {', '.join(feeds)}")
-    return feeds[name]
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from k2_core.errors import Misconfigured, Unreachable
 from k2_core.feeds import Feed
-from k2_feeds.backlog import STALL_SECONDS_MAX, Committed, Waiting
+from k2_feeds.backlog import STALL_SECONDS_MAX, Waiting, committed_by
 from k2_feeds.batches import Batch
 from k2_feeds.collection import Collection, Report
 from k2_feeds.coverage import COVERAGE_FEED, Tally
@@ -30,8 +29,6 @@ from k2_resources.settings import Settings, load_feeds
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from k2_resources.lake.catalog import Lake
-
 METRICS_PORT = "k2.metrics_port"
 """Where a command's context keeps the port its collection serves /metrics on."""
 _METRICS_HOST = "127.0.0.1"
@@ -39,11 +36,6 @@ _SAY_EVERY_SECONDS = 5.0
 """Without a terminal, a line this often is enough to see that it lives."""
 _SCOPES_SHOWN = 20
 """More symbols than a screen holds are only counted; the report file has them all."""
-
-
-def now_us() -> int:
-    """Tell the time in µs since 1970."""
-    return int(clock.now().timestamp() * 1_000_000)
 
 
 def collect(
@@ -66,21 +58,21 @@ def collect(
     """
     telemetry.configure("feed", level=logging.WARNING)  # what else there is to say, the report says
     feeds = {feed.name: feed for feed in load_feeds(settings)}
-    wanted = [_named(feeds, name) for name in feed_names]
+    wanted = [named_feed(feeds, name) for name in feed_names]
     collection_id = collection_id or uuid4().hex
     report: Report | None = None
     # what was not acknowledged is in the report, so the writer need not raise it a second time
     with suppress(_AlreadyReported), _shown(describe) as shown:
         producer = FeedProducer(
             settings,
-            [*wanted, _named(feeds, COVERAGE_FEED)],
-            committed=_committed(settings, feeds.values()),
+            [*wanted, named_feed(feeds, COVERAGE_FEED)],
+            committed=committed_by(settings, feeds.values()),
             stall_seconds_max=stall_seconds_max,
             on_wait=shown.waiting,
             encoder_of=encoder_of,
         )
         folder = settings.home / "rejected" / collection_id
-        collection = Collection(collection_id, source, wanted, folder, now_us, shown.count)
+        collection = Collection(collection_id, source, wanted, folder, clock.now_us, shown.count)
         try:
             with producer, _served(collection, producer):
                 report = collection.run(outcomes(producer) if callable(outcomes) else outcomes, producer)
@@ -172,24 +164,12 @@ def _served(collection: Collection, producer: FeedProducer) -> Iterator[None]:
         yield
 
 
-def _named(feeds: Mapping[str, Feed], name: str) -> Feed:
+def named_feed(feeds: Mapping[str, Feed], name: str) -> Feed:
+    """The feed of a name. Raises Misconfigured."""
     try:
         return feeds[name]
     except KeyError:
         raise Misconfigured(f"feeds.yaml has no feed {name}, only {', '.join(feeds)}") from None
-
-
-def _committed(settings: Settings, feeds: Iterable[Feed]) -> Committed:
-    settings.bootstrap()  # says how to start a stack before anything is looked for in its home
-    tables = {feed.topic: feed.table for feed in feeds}
-
-    @cache
-    def lake() -> Lake:
-        from k2_resources.lake.catalog import Lake
-
-        return Lake(settings.catalog(), settings.warehouse_path())
-
-    return lambda topic: lake().committed(tables[topic], topic)
 
 
 def _scope(tally: Tally) -> str:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import click
 
+from k2_cli.feed_options import settings_of
 from k2_core.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def list_gaps(feed: str | None, everything: bool, as_json: bool, home: Path | No
     """Show the gaps that are open."""
     from k2_resources.lake.scans import open_gaps, unfilled_gaps
 
-    found = (unfilled_gaps if everything else open_gaps)(_lake(_settings(home)), feed)
+    found = (unfilled_gaps if everything else open_gaps)(_lake(settings_of(home)), feed)
     if as_json:
         click.echo(json.dumps(found, indent=2, default=str))
         return
@@ -68,7 +69,7 @@ def show(gap_id: str, as_json: bool, home: Path | None) -> None:
     from k2_resources.lake.scans import gap_events
 
     gap = _parsed(gap_id)
-    events = gap_events(_lake(_settings(home)), gap.feed).to_pylist()
+    events = gap_events(_lake(settings_of(home)), gap.feed).to_pylist()
     concern = [event for event in events if _concerns(gap, event)]
     stated = [event for event in concern if event["state"] in STATED]
     found = [e for e in concern if e["state"] not in STATED] + sorted(stated, key=lambda event: event["stated"])
@@ -104,14 +105,15 @@ def repair(
 
     The gap is filled once the trades are ingested. Asking twice changes nothing the second time.
     """
-    from k2_cli.feeding import collect, now_us
+    from k2_cli.feeding import collect
     from k2_feeds.coverage import Stamp
     from k2_feeds.repair import Repair, mended
     from k2_resources.binance.rest import BinanceRest
+    from k2_resources.clock import now_us
 
     if bool(gap_ids) == everything:
         raise BadInput("say which gaps: their ids, or --all")
-    settings, collection_id = _settings(home), uuid4().hex
+    settings, collection_id = settings_of(home), uuid4().hex
     wanted, of_feed = _repairable(settings, gap_ids, feed)
     if not wanted:
         click.echo("nothing to do: no open gap can be asked for")
@@ -132,11 +134,12 @@ def repair(
 @_home
 def accept(gap_ids: tuple[str, ...], why: str, who: str, as_json: bool, home: Path | None) -> None:
     """Go on without the ids of gaps. Should they come after all, the gap is filled all the same."""
-    from k2_cli.feeding import collect, now_us
+    from k2_cli.feeding import collect
     from k2_core.gap_ids import ACCEPTED
     from k2_feeds.coverage import Stamp, gap_statement
+    from k2_resources.clock import now_us
 
-    settings, collection_id = _settings(home), uuid4().hex
+    settings, collection_id = settings_of(home), uuid4().hex
     wanted = [_gap_of(gap) for gap in _named(_unfilled(settings), gap_ids)]
     feeds = _feeds(settings)
     for gap in wanted:
@@ -227,12 +230,6 @@ def _feeds(settings: Settings) -> dict[str, Feed]:
     from k2_resources.settings import load_feeds
 
     return {feed.name: feed for feed in load_feeds(settings)}
-
-
-def _settings(home: Path | None) -> Settings:
-    from k2_resources.settings import Settings
-
-    return Settings(home=home) if home else Settings()
 
 
 def _lake(settings: Settings) -> Lake:

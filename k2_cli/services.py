@@ -82,9 +82,7 @@ def registry(ports: Ports) -> Service:
     """The schema registry."""
 
     def launch() -> Launch:
-        port = ports.pick("registry")
-        url = f"http://{HOST}:{port}"
-        return Launch(k2("_registry", str(port)), _own(port, url, f"{url}/subjects"))
+        return Launch(k2("_registry", str(ports.pick("registry"))), _address("/subjects"))
 
     return Service("registry", launch)
 
@@ -120,9 +118,7 @@ def webserver(settings: Settings, ports: Ports) -> Service:
     """Dagster's UI and GraphQL."""
 
     def launch() -> Launch:
-        port = ports.pick("webserver")
-        url = f"http://{HOST}:{port}"
-        where = ("--host", HOST, "--port", str(port))
+        where = ("--host", HOST, "--port", str(ports.pick("webserver")))
         command = (
             sys.executable,
             "-m",
@@ -132,7 +128,7 @@ def webserver(settings: Settings, ports: Ports) -> Service:
             str(workspace_file(settings)),
             *_LOGS,
         )
-        return Launch(command, _own(port, url, f"{url}/server_info"))
+        return Launch(command, _address("/server_info"))
 
     return Service("webserver", launch)
 
@@ -152,14 +148,8 @@ def api(settings: Settings, ports: Ports) -> Service:
     """The read API."""
 
     def launch() -> Launch:
-        port = ports.pick("api")
-        command = k2("serve", "--host", HOST, "--port", str(port), "--home", str(settings.home))
-        return Launch(command, address)
-
-    def address(process_id: int) -> str | None:
-        """Where it is: it takes another port by itself when its own was taken since it was picked."""
-        urls = (f"http://{HOST}:{port}" for port in listening(process_id))
-        return next((url for url in urls if answers(f"{url}/health")), None)
+        command = k2("serve", "--host", HOST, "--port", str(ports.pick("api")), "--home", str(settings.home))
+        return Launch(command, _address("/health"))
 
     return Service("api", launch)
 
@@ -175,9 +165,17 @@ def _write_workspace(file: Path, port: int) -> None:
     file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}, indent=2))
 
 
-def _own(port: int, url: str, probe: str) -> Callable[[int], str | None]:
-    """Ready once the process itself answers: another stack may have taken the port since it was picked."""
-    return lambda process_id: url if port in listening(process_id) and answers(probe) else None
+def _address(path: str) -> Callable[[int], str | None]:
+    """Where a process itself answers a path over HTTP, once it does.
+
+    Another stack may have taken the port since it was picked, and a service another port by itself.
+    """
+
+    def found(process_id: int) -> str | None:
+        urls = (f"http://{HOST}:{port}" for port in listening(process_id))
+        return next((url for url in urls if answers(url + path)), None)
+
+    return found
 
 
 def listening(process_id: int) -> list[int]:

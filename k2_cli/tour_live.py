@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from k2_core.contracts import QUOTES, TRADES, Table
+from k2_core.contracts import QUOTES, TRADES
 from k2_core.errors import K2Error
 from k2_core.gap_ids import ABSENT_AT_SOURCE
 from k2_feeds.exchange import ExchangeSettings, Kind, SimulatedExchange, exchange
@@ -98,15 +98,10 @@ class LivePart:
             time.sleep(_POLL_SECONDS)
 
     def _is_all_there(self, running: SimulatedExchange, lake: Lake) -> bool:
-        stored = sum(rows_of(lake, TRADES, symbol) for symbol in SYMBOLS)
+        symbols = lake.load(TRADES).scan(selected_fields=("symbol",)).to_arrow()["symbol"].to_pylist()
+        stored = sum(symbol in SYMBOLS for symbol in symbols)
         absent = sum(len(running.ledger.absent(symbol)) for symbol in SYMBOLS)
         return stored == running.ledger.trade_count() and len(absent_ids(lake)) == absent
-
-
-def rows_of(lake: Lake, table: Table, symbol: str) -> int:
-    """Rows of a symbol in a table."""
-    symbols: list[str] = lake.load(table).scan(selected_fields=("symbol",)).to_arrow()["symbol"].to_pylist()
-    return symbols.count(symbol)
 
 
 def absent_ids(lake: Lake) -> list[tuple[str, int]]:

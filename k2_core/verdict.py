@@ -38,24 +38,6 @@ class Screened:
 
 
 @dataclass(frozen=True)
-class Suspects:
-    """Rows whose key may be stored already; what a scan of the table needs to find their stored revisions.
-
-    at: indices of the rows. A key without an id names its symbol and date, so `dates` hold every revision of it. The
-    key of a source with ids says nothing about time: its revisions are most likely at `times`, and may be anywhere.
-    """
-
-    at: npt.NDArray[np.int64]
-    message_ids: pa.Array
-    symbols: tuple[str, ...]
-    dates: tuple[date, ...]
-    times: tuple[datetime, datetime] | None
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-
-@dataclass(frozen=True)
 class Wanted:
     """Stored rows to fetch: every revision of these keys, of these symbols, where they may lie.
 

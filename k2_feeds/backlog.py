@@ -7,11 +7,18 @@ yet in the lake must stay below both. Several feeds may send at once, so the log
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from k2_core.errors import Unreachable
+from k2_core.feeds import Feed
 from k2_resources.kafka import KafkaLog, LogWriter
+from k2_resources.settings import Settings
+
+if TYPE_CHECKING:
+    from k2_resources.lake.catalog import Lake
 
 Committed = Callable[[str], Mapping[int, int]]
 """Topic -> (Kafka partition -> next offset to ingest), as the lake has committed it; absent where nothing was yet."""
@@ -48,6 +55,20 @@ class _Load:
 
     records: int
     state: tuple[tuple[int, ...], ...]
+
+
+def committed_by(settings: Settings, feeds: Iterable[Feed]) -> Committed:
+    """What the lake of a home has committed, opened when first asked. Raises Misconfigured where no stack runs."""
+    settings.bootstrap()  # says how to start a stack before anything is looked for in its home
+    tables = {feed.topic: feed.table for feed in feeds}
+
+    @cache
+    def lake() -> Lake:
+        from k2_resources.lake.catalog import Lake  # a feed that never asks need not load it
+
+        return Lake(settings.catalog(), settings.warehouse_path())
+
+    return lambda topic: lake().committed(tables[topic], topic)
 
 
 class Backlog:

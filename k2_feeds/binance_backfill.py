@@ -19,6 +19,7 @@ from k2_core.errors import Damaged, Unreachable
 from k2_core.feeds import Feed
 from k2_core.gap_ids import BACKFILLING, NOT_COLLECTED, GapId
 from k2_core.sequences import Intervals
+from k2_feeds.binance_frames import MICROSECONDS_FROM
 from k2_feeds.coverage import Stamp, gap_statement
 from k2_feeds.outcomes import Outcomes, Row
 from k2_feeds.repair import Repair
@@ -27,8 +28,6 @@ from k2_resources.binance.rest import TRADES_MAX, Answer
 CHUNK_IDS = 10 * TRADES_MAX
 """Ids between two notes of how far it is: ten answers, seconds of work that a kill may cost."""
 _US_PER_MS = 1_000
-_MICROSECONDS_FROM = 10**14
-"""A time from here on is in microseconds; REST tells them when asked to, an older one milliseconds."""
 
 
 class AggTradesAtSource(Protocol):
@@ -150,7 +149,7 @@ def _aggregates(answer: Answer) -> Iterator[tuple[int, int, int]]:
         if not all(type(value) is int for value in found):
             raise Unreachable(f"{answer.asked}: an aggregate without T, f and l: {entry!s:.200}")
         moment, first, last = found
-        yield (moment // _US_PER_MS if moment >= _MICROSECONDS_FROM else moment), first, last
+        yield (moment // _US_PER_MS if moment >= MICROSECONDS_FROM else moment), first, last
 
 
 def backfilled(

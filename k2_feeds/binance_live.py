@@ -17,7 +17,7 @@ import structlog
 
 from k2_core.errors import K2Error, Misconfigured, Unreachable
 from k2_feeds import coverage
-from k2_feeds.binance_frames import QUOTES_FEED, TRADES_FEED, parse_frame
+from k2_feeds.binance_frames import QUOTES_FEED, TRADES_FEED, microseconds, parse_frame
 from k2_feeds.collection import Collection, Report
 from k2_feeds.coverage import Stamp, Tally
 from k2_feeds.live.admission import Admission, Breaker
@@ -43,8 +43,6 @@ _TAKE_SECONDS = 0.2
 """How late a found trade or a stop is noticed while no frame comes."""
 _SAY_SECONDS = 60.0
 _JOIN_SECONDS = 15.0
-_MICROSECONDS_FROM = 10**14
-"""A time from here on is in microseconds, below it in milliseconds."""
 
 LakeKnows = Callable[[str], Known | None]
 """Symbol -> what the lake holds of its trades; None where it holds none."""
@@ -230,7 +228,7 @@ class LiveFeed:
     def _look_at_the_clock(self, row: Row) -> None:
         sent = (row.record["vendor_data"] or {}).get("E")
         if sent is not None:
-            sent_us = int(sent) if int(sent) >= _MICROSECONDS_FROM else int(sent) * 1_000
+            sent_us = microseconds(int(sent), "event time E")
             self.skew.took(time.monotonic(), (row.record["ingestion_timestamp"] - sent_us) / 1_000_000)
 
     def _stamp(self) -> Stamp:

@@ -60,13 +60,13 @@ class Stamp:
 
 def opening(feeds: Iterable[Feed], stamp: Stamp) -> list[Row]:
     """A statement per feed that its collection has begun."""
-    return [_statement(feed, Tally(feed.name, ALL), "opened", stamp) for feed in feeds]
+    return [statement(feed, Tally(feed.name, ALL), "opened", stamp) for feed in feeds]
 
 
 def ending(feeds: Iterable[Feed], tallies: Iterable[Tally], event: Event, stamp: Stamp) -> list[Row]:
     """A statement per tally that its collection has ended."""
     by_name = {feed.name: feed for feed in feeds}
-    return [_statement(by_name[tally.feed], tally, event, stamp) for tally in tallies]
+    return [statement(by_name[tally.feed], tally, event, stamp) for tally in tallies]
 
 
 def sums(feeds: Iterable[Feed], tallies: Iterable[Tally], unattributed: int) -> list[Tally]:
@@ -86,31 +86,16 @@ def gap_statement(feed: Feed, gap: GapId, state: str, stamp: Stamp, evidence: Ma
 
     It goes for every hole within the ids of the gap, whether or not the judge has seen it yet.
     """
-    record = {
-        "message_id": f"COVERAGE:{stamp.collection_id}:{gap}:{state}:{stamp.now_us}",
-        "collection_id": stamp.collection_id,
-        "event": state,
-        "feed": feed.name,
-        "source": stamp.source,
-        "exchange": feed.exchange,
-        "symbol": gap.scope,
-        "timestamp": stamp.now_us,
-        "first_id": gap.first_id,
-        "last_id": gap.last_id,
-        "rows": 0,
-        "rejected": 0,
-        "opened": None,
-        "closed": None,
-        "ingestion_timestamp": stamp.now_us,
-        "gap_id": str(gap),
-        "evidence": None if evidence is None else json.dumps(evidence, sort_keys=True, ensure_ascii=False, default=str),
-    }
-    return Row(COVERAGE_FEED, feed.name, record)
+    told = None if evidence is None else json.dumps(evidence, sort_keys=True, ensure_ascii=False, default=str)
+    tally = Tally(feed.name, gap.scope, first_id=gap.first_id, last_id=gap.last_id)
+    name = f"{gap}:{state}:{stamp.now_us}"
+    return statement(feed, tally, state, stamp, name=name, gap_id=str(gap), evidence=told)
 
 
-def _statement(feed: Feed, tally: Tally, event: Event, stamp: Stamp) -> Row:
+def statement(feed: Feed, tally: Tally, event: str, stamp: Stamp, *, name: str | None = None, **more: Any) -> Row:
+    """A statement about what a tally counted. name: what of its collection it is; more: columns only its kind has."""
     record = {
-        "message_id": f"COVERAGE:{stamp.collection_id}:{feed.name}/{tally.symbol}:{event}",
+        "message_id": f"COVERAGE:{stamp.collection_id}:{name or f'{feed.name}/{tally.symbol}:{event}'}",
         "collection_id": stamp.collection_id,
         "event": event,
         "feed": feed.name,
@@ -126,7 +111,7 @@ def _statement(feed: Feed, tally: Tally, event: Event, stamp: Stamp) -> Row:
         "closed": tally.closed,
         "ingestion_timestamp": stamp.now_us,
     }
-    return Row(COVERAGE_FEED, feed.name, record)
+    return Row(COVERAGE_FEED, feed.name, record | more)
 
 
 def _widened(low: int | None, high: int | None, value: int | None) -> tuple[int | None, int | None]:

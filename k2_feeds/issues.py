@@ -13,7 +13,7 @@ import numpy as np
 from k2_core.feeds import Feed
 from k2_core.identity import SEPARATOR
 from k2_core.issues import ISSUED, Issue, Sketch, id_of
-from k2_feeds.coverage import COVERAGE_FEED, Stamp
+from k2_feeds.coverage import Stamp, Tally, statement
 from k2_feeds.outcomes import Outcome, Outcomes, Rejected, Row
 
 _KEPT_MAX = 4_096
@@ -77,22 +77,6 @@ def _date_of(key: str) -> str:
 
 
 def _statement(feed: Feed, symbol: str, rows: _Held, issue: Issue, stamp: Stamp) -> Row:
-    record = {
-        "message_id": f"COVERAGE:{stamp.collection_id}:{feed.name}/{symbol}/{issue.exchange_date}:{ISSUED}",
-        "collection_id": stamp.collection_id,
-        "event": ISSUED,
-        "feed": feed.name,
-        "source": stamp.source,
-        "exchange": feed.exchange,
-        "symbol": symbol,
-        "timestamp": stamp.now_us,
-        "first_id": None,
-        "last_id": None,
-        "rows": issue.keys,
-        "rejected": 0,
-        "opened": rows.opened,
-        "closed": rows.closed,
-        "ingestion_timestamp": stamp.now_us,
-        "evidence": issue.evidence(),
-    }
-    return Row(COVERAGE_FEED, feed.name, record)
+    tally = Tally(feed.name, symbol, rows=issue.keys, opened=rows.opened, closed=rows.closed)
+    name = f"{feed.name}/{symbol}/{issue.exchange_date}:{ISSUED}"
+    return statement(feed, tally, ISSUED, stamp, name=name, evidence=issue.evidence())

@@ -5,22 +5,19 @@ What the lake holds of the day becomes duplicates, what differs revisions, what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import date
 from uuid import uuid4
 
 from k2_core.errors import Unreachable
 from k2_core.feeds import Feed
-from k2_feeds.backlog import STALL_SECONDS_MAX, Committed, Waiting
+from k2_feeds.backlog import STALL_SECONDS_MAX, Waiting, committed_by
 from k2_feeds.collection import Collection, Report
 from k2_feeds.coverage import COVERAGE_FEED, Stamp
 from k2_feeds.producer import FeedProducer
 from k2_feeds.records import day_of_record
 from k2_resources import clock
-from k2_resources.lake.catalog import Lake
 from k2_resources.settings import Settings, load_feeds
-
-_MICROSECONDS = 1_000_000
 
 
 def reload(
@@ -40,14 +37,14 @@ def reload(
     """
     settings = settings or Settings()
     collection_id, source = uuid4().hex, f"{feed.name} of {day} again, from {_place(feed)}"
-    outcomes = day_of_record(feed, day, settings.home, lambda: Stamp(collection_id, source, _now_us()))
+    outcomes = day_of_record(feed, day, settings.home, lambda: Stamp(collection_id, source, clock.now_us()))
     feeds = {known.name: known for known in load_feeds(settings)}
     folder = settings.home / "rejected" / collection_id
-    collection = Collection(collection_id, source, [feed], folder, _now_us, on_count)
+    collection = Collection(collection_id, source, [feed], folder, clock.now_us, on_count)
     producer = FeedProducer(
         settings,
         [feed, feeds[COVERAGE_FEED]],
-        committed=_committed(settings, feeds.values()),
+        committed=committed_by(settings, feeds.values()),
         stall_seconds_max=stall_seconds_max,
         on_wait=on_wait,
     )
@@ -62,17 +59,6 @@ def reload(
     return report
 
 
-def _now_us() -> int:
-    return int(clock.now().timestamp() * _MICROSECONDS)
-
-
 def _place(feed: Feed) -> str:
     record = feed.source_of_record
     return "nowhere" if record is None else f"{record.reader} {record.place}"
-
-
-def _committed(settings: Settings, feeds: Iterable[Feed]) -> Committed:
-    settings.bootstrap()  # says how to start a stack before anything is looked for in its home
-    lake = Lake(settings.catalog(), settings.warehouse_path())
-    tables = {feed.topic: feed.table for feed in feeds}
-    return lambda topic: lake.committed(tables[topic], topic)

@@ -14,7 +14,7 @@ from k2_core.feeds import Feed
 from k2_core.letters import REPLAY_HEADER, Delivery, Place
 from k2_core.records import Header
 from k2_feeds.backlog import Backlog, Committed
-from k2_feeds.coverage import ALL, COVERAGE_FEED, EXCHANGE
+from k2_feeds.coverage import ALL, COVERAGE_FEED, EXCHANGE, Stamp, Tally, statement
 from k2_feeds.outcomes import Row
 from k2_feeds.partitioner import Partitioner
 from k2_feeds.producer import FLUSH_SECONDS_MAX, FeedProducer
@@ -102,27 +102,13 @@ class Replay:
 
     def _state(self, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
-            feed = self._feeds[delivery.letter.topic]
-            self._statements.send(Row(COVERAGE_FEED, feed.name, self._statement(feed, delivery)), EXCHANGE)
+            self._statements.send(self._statement(self._feeds[delivery.letter.topic], delivery), EXCHANGE)
         self._statements.flush()
 
-    def _statement(self, feed: Feed, delivery: Delivery) -> dict[str, object]:
-        now_us = int(clock.now().timestamp() * 1_000_000)
-        return {
-            "message_id": f"COVERAGE:{self.collection_id}:{delivery.letter}:{EVENT}",
-            "collection_id": self.collection_id,
-            "event": EVENT,
-            "feed": feed.name,
-            "source": f"dead letters, by {self._by}",
-            "exchange": feed.exchange,
-            "symbol": ALL,
-            "timestamp": now_us,
-            "rows": 1,
-            "rejected": 0,
-            "ingestion_timestamp": now_us,
-            "letter": str(delivery.letter),
-            "delivered": str(delivery.delivered),
-        }
+    def _statement(self, feed: Feed, delivery: Delivery) -> Row:
+        stamp = Stamp(self.collection_id, f"dead letters, by {self._by}", clock.now_us())
+        told = {"letter": str(delivery.letter), "delivered": str(delivery.delivered)}
+        return statement(feed, Tally(feed.name, ALL, rows=1), EVENT, stamp, name=f"{delivery.letter}:{EVENT}", **told)
 
     def _guard(self, log: KafkaLog) -> Backlog | None:
         if self._committed is None or not self._settings.is_embedded:

@@ -57,6 +57,13 @@ class SmallExchange:
     seconds_per_answer: float = 0.0
     url: str = ""
 
+    def begin_anew(self) -> None:
+        """Have nothing, and be asked nothing yet."""
+        self.trades.clear()
+        self.replies.clear()
+        self.asked.clear()
+        self.used_weight = None
+
     def lists(self, symbol: str, numbers: Any, **changes: Any) -> None:
         """Have these trades of a symbol."""
         self.trades.setdefault(symbol, {}).update({n: rest_trade(n, **changes) for n in numbers})

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from k2_feeds.binance_frames import MICROSECONDS_FROM
 from k2_feeds.exchange.budget import ADMITTED, Verdict, WeightBudget
 from k2_feeds.exchange.controls import MICROSECOND, MILLISECOND
 from k2_feeds.exchange.faults import Faults, Kind
@@ -27,8 +28,6 @@ _SYMBOL = re.compile(r"(?:(?![a-z])[\w\-.]){1,50}")
 _SYMBOL_RANGE = r"^[\w\-._&&[^a-z]]{1,50}$"
 """How Binance words it; a pattern of Java."""
 _NUMBER_RANGE = "^[0-9]{1,20}$"
-_MICROSECONDS_FROM = 10**14
-"""A time from here on is in microseconds."""
 _BUSY = ((500, -1000, "An unknown error occurred while processing the request."), (502, 0, "Bad Gateway"),
          (503, -1008, "Server is currently overloaded with other requests. Please try again in a few minutes."),
          (504, 0, "Gateway Time-out"))  # fmt: skip
@@ -191,7 +190,7 @@ def _limit(asked: Asked) -> int:
 
 def _time(asked: Asked, name: str) -> int | None:
     said = _number(asked, name)
-    return said if said is None or said >= _MICROSECONDS_FROM else said * 1_000
+    return said if said is None or said >= MICROSECONDS_FROM else said * 1_000
 
 
 def _trade(tick: Print, unit_us: int) -> dict[str, Any]:

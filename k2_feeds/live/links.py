@@ -18,7 +18,7 @@ from typing import Any, Literal
 import structlog
 
 from k2_core.errors import Unreachable
-from k2_feeds.live.admission import Admission, backoff
+from k2_feeds.live.admission import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Admission, backoff
 from k2_resources.binance.stream import Endpoint, Refused, Stream
 
 Reason = Literal["ended", "planned", "server_shutdown", "silence"]
@@ -50,8 +50,8 @@ class Timing:
     overlap: float = 5.0
     silence: float = 60.0
     stable: float = 10.0
-    backoff: float = 0.5
-    backoff_max: float = 60.0
+    backoff: float = BACKOFF_SECONDS
+    backoff_max: float = BACKOFF_SECONDS_MAX
 
 
 @dataclass

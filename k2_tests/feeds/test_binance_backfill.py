@@ -37,9 +37,7 @@ def serving() -> Iterator[SmallExchange]:
 
 @pytest.fixture
 def here(serving: SmallExchange) -> SmallExchange:
-    serving.trades.clear()
-    serving.replies.clear()
-    serving.asked.clear()
+    serving.begin_anew()
     serving.lists("BTCUSDT", range(1, 101))
     return serving
 

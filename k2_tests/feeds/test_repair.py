@@ -35,9 +35,7 @@ def serving() -> Iterator[SmallExchange]:
 
 @pytest.fixture
 def here(serving: SmallExchange) -> SmallExchange:
-    serving.trades.clear()
-    serving.replies.clear()
-    serving.asked.clear()
+    serving.begin_anew()
     return serving
 
 

@@ -19,16 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from k2_assets.engine import ingest_until_caught_up
+from k2_assets.engine import ingest_until_caught_up, open_engine
 from k2_core.contracts import COVERAGE, TRADES
 from k2_feeds.exchange import ExchangeSettings, Kind, Limits, SimulatedExchange, exchange
-from k2_resources.embedded_broker import embedded_broker
 from k2_resources.lake.verify import verify
 from k2_resources.settings import Settings
 from k2_tests.conftest import free_port, start_registry, stop
 from k2_tests.soak.books import Balance, balance
 from k2_tests.soak.collector import Collector
-from k2_tests.stacks import TOPICS
+from k2_tests.stacks import stack
 
 SPEED = 60.0
 TRADES_PER_SECOND = 1.0
@@ -92,7 +91,7 @@ class Soak:
                     collector.settle(lambda: balance(settings, running, collector).is_settled, _SETTLE_SECONDS_MAX)
                 ingest()
                 found = balance(settings, running, collector)
-            with settings_engine(settings) as engine:
+            with open_engine(settings) as engine:
                 proofs = [verify(engine.lake, table) for table in (TRADES, COVERAGE)]
         assert [proof.findings for proof in proofs] == [(), ()], proofs
         return found
@@ -134,16 +133,10 @@ def _servers(home: Path) -> Iterator[Settings]:
     port = free_port()
     registry = start_registry(home / "registry", port)
     try:
-        with embedded_broker(TOPICS) as bootstrap:
-            yield Settings(home=home / "k2", kafka_bootstrap=bootstrap, registry_url=f"http://127.0.0.1:{port}")
+        with stack(home / "k2", f"http://127.0.0.1:{port}") as here:
+            yield here.settings
     finally:
         stop(registry)
-
-
-def settings_engine(settings: Settings) -> Any:
-    from k2_assets.engine import open_engine
-
-    return open_engine(settings)
 
 
 @contextmanager
@@ -152,11 +145,11 @@ def _ingesting(settings: Settings) -> Iterator[Any]:
     over, failed = threading.Event(), []
 
     def ingest() -> None:
-        with settings_engine(settings) as engine:
+        with open_engine(settings) as engine:
             ingest_until_caught_up(engine)
 
     def again_and_again() -> None:
-        with settings_engine(settings) as engine:
+        with open_engine(settings) as engine:
             while not over.wait(_INGEST_EVERY_SECONDS):
                 try:
                     ingest_until_caught_up(engine)

@@ -22,9 +22,9 @@ from k2_feeds.live.links import Timing
 from k2_feeds.live.mending import waiting_until
 from k2_feeds.producer import FeedProducer
 from k2_feeds.repair import Repair
-from k2_resources import clock
 from k2_resources.binance.rest import BinanceRest
 from k2_resources.binance.stream import Endpoint
+from k2_resources.clock import now_us
 from k2_resources.settings import Settings
 from k2_resources.spill import Spill
 from k2_tests.feeds.homes import FEEDS, caught_up, ends, since
@@ -32,10 +32,6 @@ from k2_tests.feeds.homes import FEEDS, caught_up, ends, since
 TRADES, QUOTES, COVERAGE = FEEDS["binance-trades"], FEEDS["binance-quotes"], FEEDS["coverage"]
 PATIENCE_SECONDS = 60.0
 QUICK = Timing(rotate=3_600, overlap=0.2, silence=30, stable=0.5, backoff=0.02, backoff_max=0.2)
-
-
-def now_us() -> int:
-    return int(clock.now().timestamp() * 1_000_000)
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:

@@ -29,10 +29,7 @@ def serving() -> Iterator[SmallExchange]:
 
 @pytest.fixture
 def here(serving: SmallExchange) -> SmallExchange:
-    serving.trades.clear()
-    serving.replies.clear()
-    serving.asked.clear()
-    serving.used_weight = None
+    serving.begin_anew()
     serving.lists("BTCUSDT", range(1, 21))
     return serving
 
