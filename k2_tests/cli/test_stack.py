@@ -19,6 +19,7 @@ from k2_cli.stack import _end_last_stack, _prepare
 from k2_core.errors import AlreadyRunning, Unreachable
 from k2_resources.settings import Settings
 from k2_resources.supervisor import Launch, Service, Supervisor, born, sole_owner
+from k2_tests.e2e.stack import wait_for
 
 EVENTUALLY_SECONDS_MAX = 30.0
 
@@ -193,19 +194,19 @@ def test_a_free_port_is_kept_and_nothing_said():
     assert said == []
 
 
-def test_the_server_of_another_stack_is_not_taken_for_our_own_service(settings):
+def test_the_server_of_another_stack_is_not_taken_for_our_own_service(settings, tmp_path):
     """Two stacks that start at once may both have seen a port free; one of them did not get it."""
-    port, own = services.any_free(), os.getpid()
+    port = services.any_free()
     answers = services.api(settings, services.Ports({"api": port}, print)).launch().answers
-    assert answers(own) is None
-    with HTTPServer((services.HOST, port), BaseHTTPRequestHandler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        with subprocess.Popen(("sleep", "1000")) as ours:
-            assert services.answers(f"http://{services.HOST}:{port}/health")
+    serve = (sys.executable, "-m", "http.server", str(port), "--bind", services.HOST, "--directory", str(tmp_path))
+    with subprocess.Popen(("sleep", "1000")) as ours, subprocess.Popen(serve, stderr=subprocess.DEVNULL) as theirs:
+        try:
+            wait_for(lambda: services.answers(f"http://{services.HOST}:{port}/health"), 30, "their server")
             assert answers(ours.pid) is None
-            assert answers(own) == f"http://{services.HOST}:{port}"
+            assert answers(theirs.pid) == f"http://{services.HOST}:{port}"
+        finally:
             ours.kill()
-        server.shutdown()
+            theirs.kill()
 
 
 def test_an_http_proxy_in_the_environment_does_not_hide_our_own_servers(monkeypatch):
