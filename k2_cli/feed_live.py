@@ -191,7 +191,8 @@ def _lake_knows(settings: Settings, feed: Feed) -> LakeKnows:
         scope = state.get(symbol)
         if scope is None or scope.seen.highest is None:
             return None
-        return Known(scope.seen.highest, scope.session, tuple(holes[symbol, scope.session]))
+        newest_us = scope.stretches[-1].end_ms * 1_000 if scope.stretches else -1
+        return Known(scope.seen.highest, scope.session, newest_us, tuple(holes[symbol, scope.session]))
 
     return knows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,8 +120,11 @@ def repair(
         return
     with BinanceRest(url or settings.binance_rest_url) as rest:
         asked = Repair(rest, now_us)
-        outcomes = mended(asked, of_feed, wanted, lambda: Stamp(collection_id, f"repair by {who}", now_us()))
-        source = f"{rest.base_url}, repair by {who}"
+        by_whom = f"repair by {who}"
+        outcomes = mended(
+            asked, of_feed, wanted, lambda: Stamp(collection_id, by_whom, now_us()), _sessions(settings, of_feed)
+        )
+        source = f"{rest.base_url}, {by_whom}"
         report = collect(settings, [of_feed.name], outcomes, source=source, collection_id=collection_id)
     _finish(report, as_json, f"{len(wanted):,} gaps asked for; `k2 gaps list` says what is left once it is ingested")
 
@@ -177,6 +180,15 @@ def _repairable(settings: Settings, gap_ids: Sequence[str], feed: str | None) ->
         of_feed = [gap for gap in found if gap["feed"] == TRADES_FEED and feed in (None, TRADES_FEED)]
         wanted = [_gap_of(gap) for gap in of_feed if not is_settled(gap)]
     return wanted, _feeds(settings)[TRADES_FEED]
+
+
+def _sessions(settings: Settings, feed: Feed) -> Callable[[str], int]:
+    """The newest numbering of each symbol, as the lake knows it now."""
+    from k2_core.sequences import ScopeState
+    from k2_resources.lake.staging import read_state
+
+    state, never_seen = read_state(_lake(settings).head(feed.table), feed.topic), ScopeState()
+    return lambda symbol: state.get(symbol, never_seen).session
 
 
 def _named(found: Iterable[Gap], gap_ids: Sequence[str]) -> list[Gap]:

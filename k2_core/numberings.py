@@ -51,6 +51,11 @@ def settled_high(second: int | None, highest: int | None) -> int:
     return second if alone and second is not None else highest
 
 
+def begins_anew(newest_ms: int, highest: int, time_ms: int, number: int) -> bool:
+    """Whether a record past the newest one of its scope is the first of a numbering to come. highest: that counts."""
+    return time_ms > newest_ms + QUIET_MS and 2 * number < highest
+
+
 class Timeline:
     """The numberings of one scope, while records are placed one after the other.
 
@@ -125,7 +130,7 @@ class Timeline:
         return next(settled)  # the first stretch began before all time
 
     def _begins_anew(self, last: Stretch, time_ms: int, number: int) -> bool:
-        return time_ms > last.end_ms + QUIET_MS and 2 * number < settled_high(*self._highs[last.session])
+        return begins_anew(last.end_ms, settled_high(*self._highs[last.session]), time_ms, number)
 
 
 @dataclass(frozen=True)

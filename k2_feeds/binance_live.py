@@ -107,6 +107,7 @@ class LiveFeed:
             repair,
             self._stamp,
             self.sequencer.missing,
+            self.sequencer.session,
             plan.patience_seconds,
             ending=ending or threading.Event(),
         )
@@ -138,7 +139,7 @@ class LiveFeed:
             self._state_what_was_left()
             for symbol in {symbol.upper() for symbol in self.plan.symbols}:
                 if (known := self._lake_knows(symbol)) is not None:
-                    self.sequencer.begin(symbol, known.last_id)
+                    self.sequencer.begin(symbol, known.last_id, newest_us=known.newest_us, session=known.session)
                     self.mending.begin(symbol, known)
             self.mending.start()
             self.intake.start()

@@ -182,13 +182,20 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def mended(repair: Repair, feed: Feed, gaps: Iterable[GapId], stamp: Callable[[], Stamp]) -> Outcomes:
+def mended(
+    repair: Repair, feed: Feed, gaps: Iterable[GapId], stamp: Callable[[], Stamp], session: Callable[[str], int]
+) -> Outcomes:
     """Ask for gaps one after the other: their rows, what was wrong with others, and a statement of each step.
 
-    A symbol the exchange refuses is unrecoverable, and said so. Raises Unreachable: the gap at which it broke off stays
-    in backfilling until somebody asks again.
+    session: the newest numbering of a symbol; the exchange answers by that one only, so what is missing of an earlier
+    one is unrecoverable, as is a symbol the exchange refuses, and said so. Raises Unreachable: the gap at which it
+    broke off stays in backfilling until somebody asks again.
     """
     for gap in gaps:
+        if (now := session(gap.scope)) != gap.session:
+            evidence = {"error": f"ids have begun anew: the exchange answers by numbering {now}, not {gap.session}"}
+            yield gap_statement(feed, gap, UNRECOVERABLE, stamp(), evidence)
+            continue
         yield gap_statement(feed, gap, BACKFILLING, stamp(), {"ids": gap.size})
         filled = repair.fill(gap.scope, gap.first_id, gap.last_id)
         try:

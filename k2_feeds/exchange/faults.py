@@ -36,7 +36,8 @@ class Kind(StrEnum):
     CLOCK_SKEW = "clock_skew"
     """Everything the exchange stamps is `seconds` ahead, until cleared."""
     ID_RESET = "id_reset"
-    """Trade ids begin again, at `first_id`; REST no longer knows those before."""
+    """Trade ids begin again, at `first_id`; REST no longer knows those before. Of the `seconds` of event time before
+    nothing was published, and the clock passes over them: an exchange renumbers while it is closed."""
     HALF_OPEN = "half_open"
     """Connections neither send nor answer from now on, and stay open."""
     TEAR = "tear"

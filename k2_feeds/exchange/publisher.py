@@ -71,9 +71,14 @@ class Publisher:
         return self._clock.now_us() + self._faults.skew_us()
 
     def reset_ids(self, fault: Fault, symbols: tuple[str, ...]) -> None:
-        """Let the next trade of the fault's symbol, or of each, have the id the fault names."""
+        """Let the next trade of the fault's symbol, or of each, have the id the fault names, after a break."""
         for symbol in (fault.symbol,) if fault.symbol else symbols:
             self._resets[symbol] = fault.first_id
+        if fault.duration_seconds:
+            open_us = self._clock.now_us() + int(fault.duration_seconds * 1_000_000)
+            while self._next is not None and self._next.at_us < open_us:
+                self._next = next(self._source, None)
+            self._clock.reach(open_us)
 
     def publish_due(self) -> None:
         """Publish what is due, as far as one turn allows."""

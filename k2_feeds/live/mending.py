@@ -41,21 +41,33 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """What the lake holds of one symbol: its last id, the number of its numbering, and the holes nobody settled."""
+    """What the lake holds of one symbol: its last id, the number of its numbering, and the holes nobody settled.
+
+    newest_us: event time of its newest trade, -1 if unknown.
+    """
 
     last_id: int
     session: int = 0
+    newest_us: int = -1
     holes: tuple[Hole, ...] = ()
 
 
 @dataclass(frozen=True)
 class Noticed:
-    """A hole and when it is asked for, on the steady clock. was_closed: nobody collected while it came to be."""
+    """A hole and when it is asked for, on the steady clock. was_closed: nobody collected while it came to be.
+
+    session: the numbering its ids are of.
+    """
 
     symbol: str
+    session: int
     hole: Hole
     due: float
     was_closed: bool = False
+
+    def gap(self, feed: Feed, hole: Hole | None = None) -> GapId:
+        """Name it, or what is still missing of it."""
+        return GapId(feed.name, self.symbol, self.session, *(hole or self.hole))
 
 
 @dataclass
@@ -74,20 +86,21 @@ class Mending:
 
     repair: None where nobody is to be asked; then a hole from before this collection is stated as not collected.
     stamp: who states something, and when. missing: what of a hole is still missing, asked in the producing thread.
-    ending: set when nothing more is asked; who waits inside a question may look at it, too.
+    session: the numbering of a symbol's ids now. ending: set when nothing more is asked; who waits inside a question
+    may look at it, too.
     """
 
     feed: Feed
     repair: Repair | None
     stamp: Callable[[], Stamp]
     missing: Callable[[str, Hole], list[Hole]]
+    session: Callable[[str], int]
     patience_seconds: float = PATIENCE_SECONDS
     retry_seconds: float = _RETRY_SECONDS
     ending: threading.Event = field(default_factory=threading.Event)
     counts: Tallied = field(default_factory=Tallied)
-    _sessions: dict[str, int] = field(default_factory=dict)
     _waiting: deque[Noticed] = field(default_factory=deque)
-    _asked: Queue[tuple[str, Hole]] = field(default_factory=Queue)
+    _asked: Queue[GapId] = field(default_factory=Queue)
     _found: Queue[Outcome] = field(default_factory=lambda: Queue(_ROWS_WAITING_MAX))
     _again: Queue[Noticed] = field(default_factory=Queue)
     _thread: threading.Thread | None = None
@@ -112,7 +125,6 @@ class Mending:
 
     def begin(self, symbol: str, known: Known) -> None:
         """Take over from an earlier run: where somebody can be asked, its holes are asked for, too."""
-        self._sessions[symbol] = known.session
         for hole in known.holes if self.repair is not None else ():
             self.notice(symbol, hole)
 
@@ -121,11 +133,19 @@ class Mending:
         self.counts.holes += 1
         self.counts.missing += hole[1] - hole[0] + 1
         log.warning("ids are missing", feed="binance-live", symbol=symbol, first=hole[0], last=hole[1])
-        self._remember(Noticed(symbol, hole, time.monotonic() + self.patience_seconds, was_closed))
+        due = time.monotonic() + self.patience_seconds
+        self._remember(Noticed(symbol, self.session(symbol), hole, due, was_closed))
 
     def forget(self, symbol: str) -> None:
-        """Drop the holes of a symbol whose ids begin anew: they are ids of another numbering now."""
+        """Wait no longer for holes of a symbol whose ids begin anew: nobody can be asked for those of before.
+
+        Where the judge, too, sees another numbering, they are stated to be beyond recovery.
+        """
+        gone = [noticed for noticed in self._waiting if noticed.symbol == symbol]
         self._waiting = deque(noticed for noticed in self._waiting if noticed.symbol != symbol)
+        for noticed in gone:
+            if self.repair is not None and noticed.session != self.session(symbol):
+                self._asked.put_nowait(noticed.gap(self.feed))
 
     def outcomes(self, outcomes_max: int = 1_000) -> Iterator[Outcome]:
         """What was found since, and statements; hands over what became due. To be taken in the producing thread."""
@@ -152,34 +172,38 @@ class Mending:
             if noticed.due > now:
                 later.append(noticed)
                 continue
-            for hole in self.missing(noticed.symbol, noticed.hole):
-                if self.repair is not None and hole[1] - hole[0] < IDS_MAX:
-                    self._asked.put_nowait((noticed.symbol, hole))
+            for gap in self._missing(noticed):
+                if self.repair is not None and gap.size <= IDS_MAX:
+                    self._asked.put_nowait(gap)
                 elif noticed.was_closed:
-                    yield gap_statement(self.feed, self._gap(noticed.symbol, hole), NOT_COLLECTED, self.stamp())
+                    yield gap_statement(self.feed, gap, NOT_COLLECTED, self.stamp())
         self._waiting = later
 
-    def _gap(self, symbol: str, hole: Hole) -> GapId:
-        return GapId(self.feed.name, symbol, self._sessions.get(symbol, 0), *hole)
+    def _missing(self, noticed: Noticed) -> list[GapId]:
+        """What of a hole did not come since; all of it where the ids have begun anew."""
+        if noticed.session != self.session(noticed.symbol):
+            return [noticed.gap(self.feed)]
+        return [noticed.gap(self.feed, hole) for hole in self.missing(noticed.symbol, noticed.hole)]
 
     def _ask(self) -> None:
         while not self.ending.is_set():
             try:
-                symbol, hole = self._asked.get(timeout=_POLL_SECONDS)
+                gap = self._asked.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
-            self._fill(symbol, hole)
+            self._fill(gap)
 
-    def _fill(self, symbol: str, hole: Hole) -> None:
+    def _fill(self, gap: GapId) -> None:
         assert self.repair is not None, "only with somebody to ask"
         try:
-            for outcome in mended(self.repair, self.feed, [self._gap(symbol, hole)], self.stamp):
+            for outcome in mended(self.repair, self.feed, [gap], self.stamp, self.session):
                 if not self._hand_over(outcome):
                     return
         except K2Error as error:
             self.counts.failures += 1
-            log.warning("a hole is not filled yet", feed="binance-live", symbol=symbol, reason=str(error))
-            self._again.put(Noticed(symbol, hole, time.monotonic() + self.retry_seconds))
+            log.warning("a hole is not filled yet", feed="binance-live", symbol=gap.scope, reason=str(error))
+            hole, due = (gap.first_id, gap.last_id), time.monotonic() + self.retry_seconds
+            self._again.put(Noticed(gap.scope, gap.session, hole, due))
 
     def _hand_over(self, outcome: Outcome) -> bool:
         """Whether the producing thread will get it: false once nobody waits."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from k2_core.numberings import begins_anew
 from k2_core.sequences import Intervals
 
 QUOTES_REMEMBERED = 1_024
@@ -19,11 +20,16 @@ QUOTES_REMEMBERED = 1_024
 
 @dataclass
 class Numbers:
-    """The ids of one symbol. The topmost interval is kept as two integers: nearly every id extends it by one."""
+    """The ids of one symbol. The topmost interval is kept as two integers: nearly every id extends it by one.
+
+    newest_us: event time of the newest trade, -1 before any; session: the numbering it belongs to, by the judge's rule.
+    """
 
     first: int
     last: int
     newest_us: int = -1
+    session: int = 0
+    is_heard: bool = False
     below: Intervals = field(default_factory=Intervals)
 
     @property
@@ -35,13 +41,15 @@ class Numbers:
         """Take one id in."""
         if self.last < number:
             return self._above(number, event_us)
-        is_first, is_newest = self.newest_us < 0, event_us > self.newest_us
-        self.newest_us = max(self.newest_us, event_us)
-        if is_newest:
+        is_first, newest_us = not self.is_heard, self.newest_us
+        self.newest_us, self.is_heard = max(newest_us, event_us), True
+        if event_us > newest_us:
             # nothing that is late or comes twice is newer than all else: the exchange numbers anew. The first one
-            # only says that the id this feed began after is of no use, as when an earlier run left frames behind
+            # may only say that the id this feed began after is of no use, as when an earlier run left frames behind
+            is_next = newest_us >= 0 and begins_anew(newest_us // 1_000, self.last, event_us // 1_000, number)
+            self.session += is_next
             self.first, self.last, self.below = number, number, Intervals()
-            return Admitted(True, began_anew=not is_first)
+            return Admitted(True, began_anew=is_next or not is_first)
         if self._holds(number):
             return Admitted(False)
         self._absorb(number)
@@ -66,7 +74,7 @@ class Numbers:
         return bool(self.below.contains(np.array([number], np.int64))[0])
 
     def _above(self, number: int, event_us: int) -> Admitted:
-        self.newest_us = max(self.newest_us, event_us)
+        self.newest_us, self.is_heard = max(self.newest_us, event_us), True
         if number == self.last + 1:
             self.last = number
             return Admitted(True)
@@ -103,15 +111,23 @@ class Sequencer:
     _quotes: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, symbol: str, last: int) -> None:
-        """Say which id was the last before this feed started: what is between it and the first to come is missing."""
-        self.trades[symbol] = Numbers(last, last)
+    def begin(self, symbol: str, last: int, *, newest_us: int = -1, session: int = 0) -> None:
+        """Say which id was the last before this feed started: what is between it and the first to come is missing.
+
+        newest_us: event time of the newest trade of then; session: the numbering that id is of.
+        """
+        self.trades[symbol] = Numbers(last, last, newest_us, session)
+
+    def session(self, symbol: str) -> int:
+        """Tell the numbering the ids of a symbol are of now."""
+        numbers = self.trades.get(symbol)
+        return numbers.session if numbers else 0
 
     def trade(self, symbol: str, number: int, event_us: int) -> Admitted:
         """Take in the id of one trade. event_us: when it was made, µs UTC."""
         numbers = self.trades.get(symbol)
         if numbers is None:
-            self.trades[symbol] = Numbers(number, number, event_us)
+            self.trades[symbol] = Numbers(number, number, event_us, is_heard=True)
             return FIRST
         return numbers.admit(number, event_us)
 

@@ -161,7 +161,7 @@ def told(outcomes: list[Any]) -> list[tuple[str, str]]:
 
 def test_a_repair_states_every_step_of_every_gap(repair: Repair, here: SmallExchange) -> None:
     here.lists("BTCUSDT", [1, 2, 3, 6, 7])
-    outcomes = list(mended(repair, FEED, [gap(2, 2), gap(4, 6), gap(1, 3, "GONEUSDT")], lambda: STAMP))
+    outcomes = list(mended(repair, FEED, [gap(2, 2), gap(4, 6), gap(1, 3, "GONEUSDT")], lambda: STAMP, lambda _: 0))
     assert told(outcomes) == [
         ("backfilling", "binance-trades:BTCUSDT:0:2-2"),
         ("backfilling", "binance-trades:BTCUSDT:0:4-6"),
@@ -172,9 +172,16 @@ def test_a_repair_states_every_step_of_every_gap(repair: Repair, here: SmallExch
     assert "Invalid symbol" in outcomes[-1].record["evidence"]
 
 
+def test_ids_of_an_earlier_numbering_are_asked_of_nobody(repair: Repair, here: SmallExchange) -> None:
+    here.lists("BTCUSDT", range(1, 9))
+    outcomes: list[Any] = list(mended(repair, FEED, [gap(2, 3)], lambda: STAMP, lambda _: 1))
+    assert told(outcomes) == [("unrecoverable", "binance-trades:BTCUSDT:0:2-3")]
+    assert "numbering 1, not 0" in outcomes[0].record["evidence"]
+
+
 def test_an_exchange_that_breaks_off_leaves_the_gap_in_backfilling(repair: Repair, here: SmallExchange) -> None:
     here.lists("BTCUSDT", range(1, 3_000))
-    taking = mended(repair, FEED, [gap(1, 2_000)], lambda: STAMP)
+    taking = mended(repair, FEED, [gap(1, 2_000)], lambda: STAMP, lambda _: 0)
     taken = [next(taking) for _ in range(500)]
     here.replies.extend([Reply(500)] * 2)
     with pytest.raises(Unreachable):

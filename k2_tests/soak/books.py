@@ -13,8 +13,8 @@ from k2_resources.lake.scans import unfilled_gaps
 from k2_resources.settings import Settings
 from k2_tests.soak.collector import Collector
 
-Key = tuple[str, int]
-"""Symbol and trade id."""
+Key = tuple[str, int, int]
+"""Symbol, numbering and trade id."""
 Said = tuple[Decimal, Decimal, int]
 """Price, quantity, trade time in ms: streams and REST say no more of it."""
 _NAMED_MAX = 5
@@ -60,24 +60,22 @@ def balance(settings: Settings, running: SimulatedExchange, collector: Collector
     """Compare the books as they are now."""
     lake = Lake(settings.catalog(), settings.warehouse_path())
     expected = {
-        (symbol, t.trade_id): (t.price, t.quantity, t.time_us // 1_000)
+        (symbol, t.session, t.trade_id): (t.price, t.quantity, t.time_us // 1_000)
         for symbol in running.symbols
         for t in running.ledger.trades(symbol)
     }
-    columns = ("symbol", "source_sequence", "price", "quantity", "timestamp")
+    columns = ("symbol", "message_id", "source_sequence", "price", "quantity", "timestamp")
     rows = lake.load(TRADES).scan(selected_fields=columns).to_arrow()
     times = rows["timestamp"].cast("int64").to_pylist()
-    keys = list(zip(rows["symbol"].to_pylist(), rows["source_sequence"].to_pylist(), strict=True))
+    sessions = [_numbering(text) for text in rows["message_id"].to_pylist()]
+    keys = list(zip(rows["symbol"].to_pylist(), sessions, rows["source_sequence"].to_pylist(), strict=True))
     values = zip(rows["price"].to_pylist(), rows["quantity"].to_pylist(), (t // 1_000 for t in times), strict=True)
     stored = dict(zip(keys, values, strict=True))
-    begun = {symbol: min((number for of, number in keys if of == symbol), default=0) for symbol in running.symbols}
+    begun = {symbol: min((at for of, *at in keys if of == symbol), default=[0, 0]) for symbol in running.symbols}
     # what was traded before a symbol was subscribed to for the first time was never to be collected
-    expected = {key: said for key, said in expected.items() if key[1] >= begun[key[0]]}
+    expected = {key: said for key, said in expected.items() if [*key[1:]] >= begun[key[0]]}
     absent = {
-        (symbol, number)
-        for symbol in running.symbols
-        for _, number in running.ledger.absent(symbol)
-        if number >= begun[symbol]
+        (symbol, *at) for symbol in running.symbols for at in running.ledger.absent(symbol) if [*at] >= begun[symbol]
     }
     return Balance(
         trades=len(stored),
@@ -97,7 +95,15 @@ def _explained(lake: Lake, absent: set[Key]) -> set[Key]:
     """Absent ids that lie in a gap the exchange was asked about and does not fill."""
     gaps = [gap for gap in unfilled_gaps(lake) if gap["state"] == "absent_at_source"]
     return {
-        (symbol, number)
-        for symbol, number in absent
-        if any(gap["scope"] == symbol and gap["first_id"] <= number <= gap["last_id"] for gap in gaps)
+        (symbol, session, number)
+        for symbol, session, number in absent
+        if any(
+            (gap["scope"], gap["session"]) == (symbol, session) and gap["first_id"] <= number <= gap["last_id"]
+            for gap in gaps
+        )
     }
+
+
+def _numbering(message_id: str) -> int:
+    """Read the numbering off a key: `...:5` is of the first, `...:5~1` of the next."""
+    return int(message_id.partition("~")[2] or 0)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,11 +57,16 @@ FAULTS: tuple[tuple[Kind, dict[str, Any]], ...] = (
     (Kind.REST_429, {"count": 2, "seconds": 0.5}),
     (Kind.REST_418, {"count": 1, "seconds": 1.0}),
     (Kind.REST_5XX, {"count": 3}),
+    (Kind.ID_RESET, {"first_id": 1, "seconds": 4_000.0}),
 )
 """In their turn, round after round. Refused requests meet the repairs of the faults before them."""
+ONCE = (Kind.REST_418, Kind.ID_RESET)
+"""Each ban is twice as long as the one before; each new numbering comes after more than an hour without a trade."""
 WITH_LOSSES = (Kind.REST_429, Kind.REST_418, Kind.REST_5XX)
 """Faults of REST, which need something to be asked for."""
 _SETTLE_SECONDS_MAX = 120.0
+_TRADING_SECONDS = 2.0
+"""Every symbol trades in so much of the wall, which is two minutes."""
 _INGEST_EVERY_SECONDS = 0.5
 
 
@@ -82,13 +87,20 @@ class Soak:
         )
         with exchange(market) as running, _servers(self.home) as settings:
             collector = Collector(settings, running.symbols, running.ws_url, running.rest_url)
+
+            def settle() -> None:
+                """Let everything there is arrive. Only a trade that follows tells a feed that it missed some."""
+                running.faults.clear()
+                collector.settle(lambda: running.stats()["connections"] > 0, _SETTLE_SECONDS_MAX)
+                time.sleep(_TRADING_SECONDS)
+                running.pause()
+                collector.settle(lambda: balance(settings, running, collector).is_settled, _SETTLE_SECONDS_MAX)
+
             with _ingesting(settings) as ingest:
                 with collector:
-                    self._trouble(running, collector)
+                    self._trouble(running, collector, settle)
                     self._crash(running)
-                    running.faults.clear()
-                    running.pause()
-                    collector.settle(lambda: balance(settings, running, collector).is_settled, _SETTLE_SECONDS_MAX)
+                    settle()
                 ingest()
                 found = balance(settings, running, collector)
             with open_engine(settings) as engine:
@@ -96,7 +108,7 @@ class Soak:
         assert [proof.findings for proof in proofs] == [(), ()], proofs
         return found
 
-    def _trouble(self, running: SimulatedExchange, collector: Collector) -> None:
+    def _trouble(self, running: SimulatedExchange, collector: Collector, settle: Callable[[], None]) -> None:
         """Faults in their turn, the kills between them."""
         chance = random.Random(self.seed)
         end = time.monotonic() + self.seconds
@@ -109,7 +121,11 @@ class Soak:
                 collector.kill()
             if now - began >= turn * pause:
                 kind, options = FAULTS[turn % len(FAULTS)]
-                if kind is not Kind.REST_418 or turn < len(FAULTS):  # each ban is twice as long as the one before
+                if kind is Kind.ID_RESET and turn < len(FAULTS):
+                    settle()
+                    self._strike(running, kind, options)
+                    running.resume()
+                elif kind not in ONCE or turn < len(FAULTS):
                     self._strike(running, kind, options)
                 turn += 1
             collector.look()

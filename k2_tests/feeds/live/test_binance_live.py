@@ -197,6 +197,22 @@ def test_ids_that_begin_anew_are_collected_and_ask_rest_for_nothing(hurried):
         assert run.live.mending.counts.filled == 0
 
 
+def test_holes_of_the_numbering_before_are_beyond_recovery(hurried):
+    """Over a break of more than an hour of event time the exchange numbers anew, and forgets what it had."""
+    with hurried() as scene:
+        with scene.collecting(symbols=[FIRST], patience_seconds=60.0) as run:
+            until(lambda: len(scene.ids(FIRST)) > 30)
+            scene.running.faults.inject("drop", symbol=FIRST)
+            until(lambda: run.live.mending.counts.holes)
+            scene.running.faults.inject("id_reset", first_id=1, seconds=4_000)
+            (told,) = until(lambda: scene.states().get("unrecoverable"))
+            assert run.live.sequencer.session(FIRST) == 1
+        run.ended()
+        assert [told["first_id"]] == [hit.trade_id for hit in scene.running.faults.hits()]
+        assert told["gap_id"].startswith(f"binance-trades:{FIRST}:0:")
+        assert "numbering 1, not 0" in told["evidence"]
+
+
 def test_frames_of_a_feed_nobody_collects_now_are_neither_sent_nor_lost(hurried):
     frame = b'{"u":7,"s":"SIMBTCUSDT","b":"1.0","B":"1.0","a":"2.0","A":"1.0"}'
     with hurried() as scene:

@@ -65,6 +65,32 @@ def test_ids_that_begin_anew_are_neither_late_nor_repeated():
     assert ours.trade("S", 5, 2_002) == Admitted(True, (4, 4))
 
 
+HOUR_US = 3_600_000_000
+
+
+def test_a_numbering_is_the_next_one_by_the_rule_of_the_judge():
+    ours = Sequencer()
+    ours.begin("S", 100, newest_us=0, session=2)
+    assert (ours.trade("S", 101, 5).hole, ours.session("S")) == (None, 2)
+    # half of the highest, or within the hour: the exchange went back, and the judge sees no other numbering
+    assert ours.trade("S", 51, 6 + HOUR_US + 1_000) == Admitted(True, began_anew=True)
+    assert ours.trade("S", 1, 7 + HOUR_US + 1_000) == Admitted(True, began_anew=True)
+    assert ours.session("S") == 2
+    assert ours.trade("S", 9, 7 + HOUR_US + 1_000) == Admitted(True, (2, 8))
+    assert ours.trade("S", 1, 9 + 2 * HOUR_US + 2_000) == Admitted(True, began_anew=True)
+    assert ours.session("S") == 3
+
+
+def test_a_numbering_may_begin_while_nobody_listens():
+    ours = Sequencer()
+    ours.begin("S", 100, newest_us=5, session=0)
+    assert ours.trade("S", 2, 5 + HOUR_US + 1_000) == Admitted(True, began_anew=True)
+    assert (ours.session("S"), ours.session("T")) == (1, 0)
+    ours.begin("T", 100, newest_us=5, session=0)
+    assert ours.trade("T", 90, 5 + HOUR_US + 1_000) == Admitted(True)
+    assert ours.session("T") == 0
+
+
 def test_an_id_from_before_the_start_is_no_new_numbering():
     ours = Sequencer()
     ours.begin("S", 100)
