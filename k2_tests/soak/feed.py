@@ -67,7 +67,8 @@ WITH_LOSSES = (Kind.REST_429, Kind.REST_418, Kind.REST_5XX)
 _SETTLE_SECONDS_MAX = 120.0
 _TRADING_SECONDS = 2.0
 """Every symbol trades in so much of the wall, which is two minutes."""
-_INGEST_EVERY_SECONDS = 0.5
+_INGEST_EVERY_SECONDS, _INGEST_EVERY_SECONDS_MAX = 0.5, 5.0
+"""Between two ingestions: a sixtieth of the soak within these bounds; commits cost more than what they hold here."""
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Soak:
                 running.pause()
                 collector.settle(lambda: balance(settings, running, collector).is_settled, _SETTLE_SECONDS_MAX)
 
-            with _ingesting(settings) as ingest:
+            with _ingesting(settings, self.seconds / 60) as ingest:
                 with collector:
                     self._trouble(running, collector, settle)
                     self._crash(running)
@@ -156,9 +157,10 @@ def _servers(home: Path) -> Iterator[Settings]:
 
 
 @contextmanager
-def _ingesting(settings: Settings) -> Iterator[Any]:
+def _ingesting(settings: Settings, every_seconds: float) -> Iterator[Any]:
     """Ingest again and again in a thread; gives what ingests once more, when the thread has ended."""
     over, failed = threading.Event(), []
+    pause_seconds = min(max(every_seconds, _INGEST_EVERY_SECONDS), _INGEST_EVERY_SECONDS_MAX)
 
     def ingest() -> None:
         with open_engine(settings) as engine:
@@ -166,7 +168,7 @@ def _ingesting(settings: Settings) -> Iterator[Any]:
 
     def again_and_again() -> None:
         with open_engine(settings) as engine:
-            while not over.wait(_INGEST_EVERY_SECONDS):
+            while not over.wait(pause_seconds):
                 try:
                     ingest_until_caught_up(engine)
                 except Exception as error:
