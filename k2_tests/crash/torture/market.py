@@ -20,6 +20,10 @@ from k2_core.feeds import Feed
 from k2_tests.crash.ledger import Ledger, Told, row, sha256
 from k2_tests.ticks import NOON, asx_trade, quote, trade
 
+MIDNIGHT = NOON.replace(hour=0)
+"""When the markets begin, so that a correction of half an hour moves a row to another date."""
+BEFORE_MIDNIGHT = timedelta(minutes=30)
+
 FLUSH_SECONDS_MAX = 30.0
 UNKNOWN_SCHEMA_ID = 4_242
 WIDER = {"name": "venue_note", "type": ["null", "string"], "default": None, "doc": "A field only a newer writer has."}
@@ -132,7 +136,7 @@ class Market:
             number = self._next_id[at]
             self._next_id[at] += 1
         made = trade if feed.kind == "trade" else quote
-        day = NOON + timedelta(days=SYMBOLS.index(symbol), milliseconds=number)
+        day = MIDNIGHT + timedelta(days=SYMBOLS.index(symbol), milliseconds=number)
         return made(number, symbol=symbol, timestamp=day, ingestion_timestamp=day + timedelta(seconds=9))
 
     def _repeated(self, feed: Feed) -> tuple[bytes | None, Told]:
@@ -143,12 +147,16 @@ class Market:
         return self._good(feed, record)
 
     def _revised(self, feed: Feed) -> tuple[bytes | None, Told]:
-        """The same key with other content, now and then of the day before."""
+        """The same key with other content, now and then of the day before.
+
+        It may overtake its original in another Kafka partition: more than an hour apart the two would look like the
+        end of one numbering and the start of the next (see `k2_core/numberings.py`).
+        """
         record = dict(self.rng.choice(self._sent[feed.name][-200:]))
         price = "price" if feed.kind == "trade" else "bid_price"
         record[price] += Decimal(self.rng.randint(1, 5))
-        if feed.rule != "none" and self.rng.random() < 0.2:
-            record["timestamp"] -= timedelta(days=1)  # a later day would open another session of its ids
+        if feed.rule != "none" and record["timestamp"].hour == MIDNIGHT.hour and self.rng.random() < 0.2:
+            record["timestamp"] -= BEFORE_MIDNIGHT
         self._sent[feed.name].append(record)
         return self._good(feed, record)
 
