@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from k2_core.windows import FIRST_US, LAST_US, to_us
-from k2_resources.lake.catalog import DataFileEntry
+from k2_resources.lake.files import DataFileEntry
 
 FIRST_DATE = date.min
 LAST_DATE = date.max

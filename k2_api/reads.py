@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any, Protocol
 
 import pyarrow as pa
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from k2_api.bars import Bar, bars_of, ordered
 from k2_api.models import BarsQuestion, Question, QuotesQuestion, TradesQuestion
@@ -26,10 +26,13 @@ from k2_core.offsets import Offsets
 from k2_core.quality import Flag
 from k2_core.windows import LAST_US, Timeframe, ceil_us, floor_us, from_us, strides
 from k2_resources.duck import Duck, Statement, parquet_paths, statement
-from k2_resources.lake.catalog import DataFileEntry, SnapshotEntry, TableState
+from k2_resources.lake.catalog import SnapshotEntry, TableState
+from k2_resources.lake.files import DataFileEntry, Extent
 
 SNAPSHOTS_KEPT = 64
 """Snapshots whose file lists stay in memory: more than the pages in flight pin at a time."""
+FILES_SECONDS = 300.0
+"""How long a file list is trusted: files that were rewritten go a while after that (K2_DELETION_GRACE_SECONDS)."""
 
 
 class LakeView(Protocol):
@@ -38,16 +41,21 @@ class LakeView(Protocol):
     def state(self, table: Table, snapshot_id: int | None = None) -> TableState | None: ...
     def pointer(self, table: Table) -> str: ...
     def files(self, table: Table, snapshot_id: int) -> tuple[DataFileEntry, ...]: ...
+    def extent(self, table: Table, snapshot_id: int) -> Extent: ...
     def snapshots(self, table: Table, limit: int) -> list[SnapshotEntry]: ...
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """One table at one snapshot. state: None while nothing was ever committed."""
+    """One table at one snapshot. state: None while nothing was ever committed.
+
+    below: the files hold later rows, too; only those below this C are of the snapshot.
+    """
 
     table: Table
     state: TableState | None
     files: tuple[DataFileEntry, ...]
+    below: Offsets | None = None
 
     @property
     def version(self) -> str:
@@ -73,7 +81,7 @@ class Reads:
         self._zones = zones
         self._heads: dict[str, TableState] = {}
         self._states: LRUCache[tuple[str, int], TableState | None] = LRUCache(SNAPSHOTS_KEPT)
-        self._files: LRUCache[tuple[str, int], tuple[DataFileEntry, ...]] = LRUCache(SNAPSHOTS_KEPT)
+        self._extents: TTLCache[tuple[str, int], Extent] = TTLCache(SNAPSHOTS_KEPT, FILES_SECONDS)
         self._symbols: dict[str, tuple[str, frozenset[str], frozenset[tuple[str, str]]]] = {}
         self._locks = {table.name: asyncio.Lock() for table in INGESTED}
 
@@ -84,9 +92,10 @@ class Reads:
             if state is None or state.snapshot_id is None:
                 return Pinned(table, state, ())
             key = (state.table_uuid, state.snapshot_id)
-            if key not in self._files:
-                self._files[key] = await asyncio.to_thread(self.lake.files, table, state.snapshot_id)
-            return Pinned(table, state, self._files[key])
+            extent = self._extents.get(key)
+            if extent is None:
+                self._extents[key] = extent = await asyncio.to_thread(self.lake.extent, table, state.snapshot_id)
+            return Pinned(table, state, extent.files, extent.below)
 
     async def trades(self, pinned: Pinned, question: TradesQuestion, after: tuple[Any, ...] | None) -> Page:
         """One page of trades in total order."""
@@ -147,42 +156,42 @@ class Reads:
 
     async def _ticks(self, pinned: Pinned, question: Any, after: tuple[Any, ...] | None, excluded: Flag) -> Page:
         asked = _Filter(question, excluded)
-        files = holding(pinned.files, question.symbol)
+        source = _Source(holding(pinned.files, question.symbol), pinned.below)
         page = "newest_first" if question.descending else "oldest_first"
         shown = "as_numbers" if question.decimals == "number" else f"{pinned.table.short_name}_exact"
-        sql = _over(files, pinned.table.short_name, selected="selected", page=page, shown=shown)
-        values = {**asked.values(), **_after(after), **_corrections(files)}
+        sql = source.over(pinned.table.short_name, selected="selected", page=page, shown=shown)
+        values = {**asked.values(), **_after(after), **source.values()}
         span = Span(question.start_us, question.end_us)
         chunks: list[pa.Table] = []
         missing = question.limit + 1
-        for part in _walk(files, _beyond(span, after, question.descending), descending=question.descending):
-            rows = await self._query(sql, within(files, part), part, {**values, "limit": missing})
+        for part in _walk(source.files, _beyond(span, after, question.descending), descending=question.descending):
+            rows = await self._query(sql, within(source.files, part), part, {**values, "limit": missing})
             if rows is not None:
                 chunks.append(rows)
                 missing -= rows.num_rows
             if missing <= 0:
                 break
-        total = await self._count(files, asked, span) if question.count else None
+        total = await self._count(source, asked, span) if question.count else None
         return _page(chunks, question.limit, total)
 
-    async def _count(self, files: tuple[DataFileEntry, ...], asked: _Filter, span: Span) -> int:
-        sql = _over(files, "row_count", selected="selected")
-        rows = await self._query(sql, within(files, span), span, {**asked.values(), **_corrections(files)})
+    async def _count(self, source: _Source, asked: _Filter, span: Span) -> int:
+        sql = source.over("row_count", selected="selected")
+        rows = await self._query(sql, within(source.files, span), span, {**asked.values(), **source.values()})
         return 0 if rows is None else int(rows["total"][0].as_py())
 
     async def _bar_chunks(
         self, pinned: Pinned, question: BarsQuestion, timeframe: Timeframe, asked: _Filter, after: Any
     ) -> AsyncIterator[list[Bar]]:
-        files = holding(pinned.files, question.symbol)
-        sql = _over(files, "bars", selected="selected")
+        source = _Source(holding(pinned.files, question.symbol), pinned.below)
+        sql = source.over("bars", selected="selected")
         values = {
             **asked.values(),
-            **_corrections(files),
+            **source.values(),
             "daily": timeframe.width_us is None,
             "width_us": timeframe.width_us or 1,
         }
-        for part in _bar_walk(files, question, timeframe, after):
-            rows = await self._query(sql, within(files, part), part, values)
+        for part in _bar_walk(source.files, question, timeframe, after):
+            rows = await self._query(sql, within(source.files, part), part, values)
             if rows is not None:
                 yield await asyncio.to_thread(bars_of, rows, timeframe, self._zones)
 
@@ -227,14 +236,29 @@ class _Filter:
         return {"symbol": symbol, "exchange": self.question.exchange, "excluded_flags": int(self.excluded)}
 
 
-def _over(files: Iterable[DataFileEntry], body: str, **steps: str) -> Statement:
-    """A statement over the newest revisions; only files that hold a correction make it look for one."""
-    rows = "newest_rows" if any(f.revised for f in files) else "rows"
-    return statement(body, rows=rows, **steps)
+@dataclass(frozen=True)
+class _Source:
+    """What a question reads: the files that may hold its symbol, and the C their rows must be below, if any."""
 
+    files: tuple[DataFileEntry, ...]
+    below: Offsets | None
 
-def _corrections(files: Iterable[DataFileEntry]) -> dict[str, Any]:
-    return {"corrected_files": parquet_paths(f.path for f in files if f.revised)}
+    def over(self, body: str, **steps: str) -> Statement:
+        """A statement over the newest revisions; only files that hold a correction make it look for one."""
+        rows = "newest_rows" if any(f.revised for f in self.files) else "rows"
+        if self.below is None:
+            return statement(body, rows=rows, **steps)
+        return statement(body, below="below", rows=f"{rows}_below", **steps)
+
+    def values(self) -> dict[str, Any]:
+        positions = sorted(self.below.positions.items()) if self.below else []
+        return {
+            "corrected_files": parquet_paths(f.path for f in self.files if f.revised),
+            "topics": [topic for (topic, _), _ in positions],
+            "kafka_partitions": [partition for (_, partition), _ in positions],
+            "epochs": [at.epoch for _, at in positions],
+            "nexts": [at.next for _, at in positions],
+        }
 
 
 def _after(key: tuple[Any, ...] | None) -> dict[str, Any]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table as Grid
 
 from k2_core.contracts import INGESTED, Table, table_named
 from k2_core.errors import NotFound
+from k2_core.provenance import LINEAGE, UNREAD, Readers
 from k2_core.receipts import Committed, Imbalance, RangeCount
 from k2_resources.duck import Duck, parquet_paths, statement
 from k2_resources.lake.catalog import Lake
@@ -29,6 +34,8 @@ _PROOF_SECONDS_MAX = 3600.0
 """A proof may take as long as the rows need; an hour is a lake far beyond one machine."""
 _KEYS_AT_ONCE = 4_000_000
 """Keys compared in one query: some 400 MB of memory; a larger table is read once for each of so many."""
+_ROWS_AT_ONCE = 262_144
+"""Rows of a rewritten file in memory, of some 50 bytes each: it may hold millions."""
 Place = tuple[Any, ...]
 """Where rows are counted: sequence number of the commit, what is counted, and its log partition or exchange date."""
 
@@ -115,25 +122,33 @@ def _repeated_offsets(duck: Duck, table: Table, paths: Sequence[str]) -> list[Im
 
 
 def _misplaced(evidence: Evidence, parts: Sequence[Mapping[str, Any]]) -> list[Imbalance]:
-    """Rows of each commit's files: of the ranges its receipt read, as many and as many revisions, on its dates."""
+    """Rows of each commit, wherever they are by now: as many and as many revisions as it says, on its dates.
+
+    In a commit's own files there are none but its rows; in those of a rewrite each row is told by its lineage.
+    """
     commits = {f.path.removeprefix("file://"): c for c in evidence.history for f in c.receipt.files_of("data")}
     rows: Counter[Place] = Counter()
     found = []
     for part in parts:
-        if (c := commits.get(part["file"])) is None:  # no receipt names it: a finding already
+        c = commits.get(part["file"])
+        if c is None or c.receipt.replaced:  # no receipt names it, a finding already; or a rewrite, followed below
             continue
         at = (part["topic"], part["kafka_epoch"], part["kafka_partition"])
-        rows[c.sequence_number, "rows", *at] += part["rows"]
-        rows[c.sequence_number, "revisions", *at] += part["revisions"]
-        rows[c.sequence_number, "rows", part["exchange_date"]] += part["rows"]
+        rows += _there(c.sequence_number, at, part["exchange_date"], part["rows"], part["revisions"])
         first, last = part["first_offset"], part["last_offset"]
         if not any(r.start <= first <= last < r.end for r in c.receipt.ranges if _at(r) == at):
             problem = f"offsets {first} to {last} of {at[0]}[{at[2]}] epoch {at[1]} lie outside what its receipt read"
             found.append(Imbalance(part["file"], problem))
+    moved, unread = _followed(evidence, {part["file"] for part in parts if _is_rewritten(commits.get(part["file"]))})
+    rows += moved
+    return [*found, *unread, *_miscounted(evidence, rows)]
+
+
+def _miscounted(evidence: Evidence, rows: Counter[Place]) -> list[Imbalance]:
     told = Counter[Place]()
     for c in evidence.history:
         told.update(_told(c))
-    return found + [
+    return [
         Imbalance(
             f"{evidence.table.name} commit {place[0]}",
             f"{rows[place]} {place[1]} of {' '.join(map(str, place[2:]))} are stored, its receipt says {told[place]}",
@@ -141,6 +156,46 @@ def _misplaced(evidence: Evidence, parts: Sequence[Mapping[str, Any]]) -> list[I
         for place in sorted({*rows, *told}, key=str)
         if rows[place] != told[place]
     ]
+
+
+def _is_rewritten(c: Committed | None) -> bool:
+    return c is not None and bool(c.receipt.replaced)
+
+
+def _there(number: int, at: tuple[str, int, int], day: date, rows: int, revisions: int) -> Counter[Place]:
+    """Rows of one commit, counted in each way its receipt counts them."""
+    places = {(number, "rows", *at): rows, (number, "revisions", *at): revisions, (number, "rows", day): rows}
+    return Counter[Place](places)
+
+
+def _followed(evidence: Evidence, paths: Iterable[str]) -> tuple[Counter[Place], list[Imbalance]]:
+    """Rows of rewritten files by the commit that read them; and those that none did."""
+    readers, rows, found = Readers(evidence.history), Counter[Place](), []
+    for path in sorted(paths):
+        for number, day, revisions, *at, count in _by_commit(readers, path):
+            if number == UNREAD:
+                problem = f"{count} rows of {at[0]}[{at[2]}] epoch {at[1]} lie outside what any receipt read"
+                found.append(Imbalance(path, problem))
+            else:
+                rows += _there(number, (at[0], at[1], at[2]), day, count, revisions)
+    return rows, found
+
+
+def _by_commit(readers: Readers, path: str) -> list[tuple[Any, ...]]:
+    """Rows of a file: commit, exchange date, how many of them revisions, log partition, how many."""
+    keys = ["commit", "exchange_date", *LINEAGE[:3]]
+    counts: Counter[tuple[Any, ...]] = Counter()
+    revisions: Counter[tuple[Any, ...]] = Counter()
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[*LINEAGE, "exchange_date", "revision"]):
+            rows = pa.Table.from_batches([batch])
+            is_revision = pc.greater(rows["revision"], 0).cast(pa.int64())
+            told = rows.append_column("commit", [readers.of(rows)]).append_column("is_revision", is_revision)
+            for row in told.group_by(keys).aggregate([([], "count_all"), ("is_revision", "sum")]).to_pylist():
+                key = tuple(row[name] for name in keys)
+                counts[key] += row["count_all"]
+                revisions[key] += row["is_revision_sum"]
+    return [(key[0], key[1], revisions[key], *key[2:], count) for key, count in counts.items()]
 
 
 def _told(c: Committed) -> Counter[Place]:

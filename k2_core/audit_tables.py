@@ -28,6 +28,15 @@ _FILE = pa.struct(
         pa.field("sha256", pa.string(), nullable=False),
     ]
 )
+_MOVED = pa.struct(
+    [
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("kafka_epoch", pa.int32(), nullable=False),
+        pa.field("kafka_partition", pa.int32(), nullable=False),
+        pa.field("rows_in", pa.int64(), nullable=False),
+        pa.field("rows_out", pa.int64(), nullable=False),
+    ]
+)
 _DATE = pa.struct(
     [
         pa.field("exchange_date", pa.date32(), nullable=False),
@@ -74,7 +83,9 @@ RECEIPTS = Table(
         Column("receipt_path", pa.string(), "The receipt file."),
         Column("receipt_sha256", pa.string(), "Its SHA-256."),
         Column("who", pa.string(), "Operator of an adopt, accept_loss or resume.", nullable=True),
-        Column("why", pa.string(), "Their reason.", nullable=True),
+        Column("why", pa.string(), "Their reason; of a rewrite, what it rewrote.", nullable=True),
+        Column("replaced", _list(_FILE), "Data files a rewrite took out, with rows and SHA-256.", nullable=True),
+        Column("moved", _list(_MOVED), "Rows a rewrite moved, in and out, per log partition.", nullable=True),
     ),
 )
 

@@ -12,6 +12,10 @@ SHARD = 0
 CONTRACT_KEY = f"{PREFIX}contract"
 SWEPT_KEY = f"{PREFIX}swept"
 """Number of the last orphan sweep; whoever planned before it may hold files that are gone."""
+COMPACTED_KEY = f"{PREFIX}compacted"
+"""Number of the last rewrite of data files; two planned from the same head take out the same files."""
+CLOSES_KEY = f"{PREFIX}closes"
+"""On audit.days: how many commits closed dates; each names the versions it goes on from by this number."""
 _OFFSET = f"{PREFIX}offset."
 
 

@@ -65,8 +65,22 @@ class DateRows:
 
 
 @dataclass(frozen=True)
+class MovedRows:
+    """Rows of one log partition that a rewrite moved: read from the files taken out, found in those put in."""
+
+    topic: str
+    kafka_epoch: int
+    kafka_partition: int
+    rows_in: int
+    rows_out: int
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """The content of a receipt file; its SHA-256 stands in the snapshot summary."""
+    """The content of a receipt file; its SHA-256 stands in the snapshot summary.
+
+    replaced: data files a rewrite took out of the table; its own files hold their rows. moved: how many those are.
+    """
 
     table: str
     kind: Kind
@@ -81,6 +95,8 @@ class Receipt:
     precision_upgrades: int = 0
     who: str | None = None
     why: str | None = None
+    replaced: tuple[FileEntry, ...] = ()
+    moved: tuple[MovedRows, ...] = ()
 
     @property
     def rows_stored(self) -> int:
@@ -89,6 +105,11 @@ class Receipt:
     @property
     def dead(self) -> int:
         return sum(r.dead for r in self.ranges)
+
+    @property
+    def rows_moved(self) -> int:
+        """Rows that were there before and are in its files now."""
+        return sum(m.rows_out for m in self.moved)
 
     def files_of(self, kind: FileKind) -> tuple[FileEntry, ...]:
         return tuple(f for f in self.files if f.kind == kind)
@@ -114,6 +135,9 @@ class Receipt:
                 "dates": tuple(
                     DateRows(**{**r, "exchange_date": date.fromisoformat(r["exchange_date"])}) for r in d["dates"]
                 ),
+                # an older K2 rewrote nothing, and its receipts do not say so
+                "replaced": tuple(FileEntry(**f) for f in d.get("replaced", ())),
+                "moved": tuple(MovedRows(**m) for m in d.get("moved", ())),
             }
         )
 

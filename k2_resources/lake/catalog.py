@@ -6,21 +6,17 @@ import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 from pyiceberg.catalog.sql import IcebergTables
-from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.types import PrimitiveType
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -30,6 +26,7 @@ from k2_core.errors import Damaged, NotFound, Unreachable
 from k2_core.keys import offsets_in
 from k2_core.offsets import Offsets
 from k2_core.protocol.ports import Head
+from k2_resources.lake.files import DataFileEntry, Extent, file_entry
 from k2_resources.lake.history import Past, copied_offsets, recall
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, missing_columns, partition_spec, sort_order
 from k2_resources.lake.metadata import SharingCatalog
@@ -40,7 +37,6 @@ CATALOG_NAME = "k2"
 
 _WIDEN_ATTEMPTS_MAX = 20
 """Commits that may come in between: no writer makes more than a few a second."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -55,21 +51,6 @@ class TableState:
     offsets: Offsets
     properties: dict[str, str]
     metadata_location: str
-
-
-@dataclass(frozen=True)
-class DataFileEntry:
-    """One data file with the bounds that decide whether a query needs it. Bounds are wide, never narrow."""
-
-    path: str
-    rows: int
-    size_bytes: int
-    exchange_date: date | None
-    timestamp_min: datetime | None
-    timestamp_max: datetime | None
-    symbol_min: str | None
-    symbol_max: str | None
-    revised: bool
 
 
 @dataclass(frozen=True)
@@ -218,12 +199,17 @@ class Lake:
             loaded.metadata_location,
         )
 
-    def _files_of_forgotten(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> tuple[DataFileEntry, ...]:
+    def _extent_of_forgotten(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> Extent:
         past = self._recall(loaded, table, snapshot_id)
-        kept = [task.file for task in loaded.scan().plan_files() if task.file.file_path in past.files]
-        if len(kept) != len(past.files):
-            raise NotFound(f"{table.name}: snapshot {snapshot_id} expired, and its files were rewritten since")
-        return tuple(_file_entry(loaded, file) for file in kept)
+        alive = [task.file for task in loaded.scan().plan_files()]
+        kept = [file for file in alive if file.file_path in past.files]
+        if len(kept) == len(past.files):
+            return Extent(tuple(file_entry(loaded, file) for file in kept), None)
+        # its rows are in what was kept and in what rewrites put in since, among rows that came later
+        own = (c.receipt for c in receipts_of(loaded, past.sequence_number) if c.receipt.kind == "maintenance")
+        rewrites = past.rewrites | {f.path for receipt in own for f in receipt.files_of("data")}
+        holding = [file for file in alive if file.file_path in past.files | rewrites]
+        return Extent(tuple(file_entry(loaded, file) for file in holding), past.offsets)
 
     def _recall(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> Past:
         past = recall(self.load(RECEIPTS), table, str(loaded.metadata.table_uuid), snapshot_id)
@@ -250,10 +236,23 @@ class Lake:
 
     def files(self, table: Table, snapshot_id: int) -> tuple[DataFileEntry, ...]:
         """Every data file of one snapshot. Raises NotFound, also where one expired and its files were rewritten."""
+        extent = self.extent(table, snapshot_id)
+        if extent.below is not None:
+            raise NotFound(f"{table.name}: snapshot {snapshot_id} expired, and its files were rewritten since")
+        return extent.files
+
+    def extent(self, table: Table, snapshot_id: int) -> Extent:
+        """Where the rows of one snapshot are, long after it expired and its files were rewritten. Raises NotFound."""
         loaded = self.load(table)
         if loaded.snapshot_by_id(snapshot_id) is None:
-            return self._files_of_forgotten(loaded, table, snapshot_id)
-        return tuple(_file_entry(loaded, task.file) for task in loaded.scan(snapshot_id=snapshot_id).plan_files())
+            return self._extent_of_forgotten(loaded, table, snapshot_id)
+        try:
+            files = [task.file for task in loaded.scan(snapshot_id=snapshot_id).plan_files()]
+        except FileNotFoundError:
+            if (now := self.load(table)).snapshot_by_id(snapshot_id) is not None:
+                raise
+            return self._extent_of_forgotten(now, table, snapshot_id)  # it expired between the two looks
+        return Extent(tuple(file_entry(loaded, file) for file in files), None)
 
 
 def head_of(table: Table, loaded: IcebergTable) -> Head:
@@ -277,40 +276,3 @@ def _snapshot_entry(snapshot: Snapshot) -> SnapshotEntry:
         summary,
         snapshot.manifest_list,
     )
-
-
-def _file_entry(loaded: IcebergTable, file: DataFile) -> DataFileEntry:
-    lowest, highest = _Bounds(loaded, file.lower_bounds), _Bounds(loaded, file.upper_bounds)
-    day, revision = lowest.of("exchange_date"), highest.of("revision")
-    return DataFileEntry(
-        path=file.file_path,
-        rows=file.record_count,
-        size_bytes=file.file_size_in_bytes,
-        exchange_date=None if day is None else _EPOCH.date() + timedelta(days=day),
-        timestamp_min=lowest.instant("timestamp"),
-        timestamp_max=highest.instant("timestamp"),
-        symbol_min=lowest.of("symbol"),
-        symbol_max=highest.of("symbol"),
-        revised=revision is None or revision > 0,
-    )
-
-
-class _Bounds:
-    """The bounds of one data file by column name."""
-
-    def __init__(self, loaded: IcebergTable, bounds: dict[int, bytes] | None) -> None:
-        self._fields = {field.name: field for field in loaded.schema().fields}
-        self._bounds = bounds or {}
-
-    def of(self, name: str) -> Any:
-        """The bound of a column; None where the column or its bound is not there."""
-        field = self._fields.get(name)
-        raw = self._bounds.get(field.field_id) if field else None
-        if field is None or raw is None:
-            return None
-        assert isinstance(field.field_type, PrimitiveType), "only primitive columns have bounds"
-        return from_bytes(field.field_type, raw)
-
-    def instant(self, name: str) -> datetime | None:
-        microseconds = self.of(name)
-        return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)

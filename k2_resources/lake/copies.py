@@ -180,4 +180,6 @@ def _receipt_row(committed: Committed, offsets: Offsets, time: datetime) -> dict
         "receipt_sha256": committed.sha256,
         "who": receipt.who,
         "why": receipt.why,
+        "replaced": [vars(f) for f in receipt.replaced],
+        "moved": [vars(m) for m in receipt.moved],
     }

@@ -9,7 +9,8 @@ since takes files with it that were still due here: `is_outdated` says so, and a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from k2_core.contracts import AUDIT, RECEIPTS, Table
 from k2_core.errors import Damaged
 from k2_core.protocol.collect import collected_until
 from k2_core.protocol.ports import Head
-from k2_core.receipts import Committed, DateRows, FileEntry, Imbalance, RangeCount, Receipt
+from k2_core.receipts import Committed, DateRows, FileEntry, Imbalance, MovedRows, RangeCount, Receipt
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.receipts import ordered_snapshots, receipt_of
 
@@ -28,6 +29,15 @@ Row = Mapping[str, Any]
 
 _OURS = ("data", "k2/dead_letters", "k2/gaps", "k2/receipts", "k2/state")
 """Folders of a table that only commits write to."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """A data file between two commits: the one that put it in, and the one that took it out; None while it is there."""
+
+    entry: FileEntry
+    came: int
+    went: int | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,24 @@ class Evidence:
         """The receipts whose rows an audit table holds."""
         until = self.until(audit)
         return [c for c in self.history if c.sequence_number <= until]
+
+    @cached_property
+    def lives(self) -> Mapping[str, Life]:
+        """When each data file that a receipt names came, and went. One a receipt names twice is told once."""
+        found: dict[str, Life] = {}
+        for c in self.history:
+            found |= {f.path: Life(f, c.sequence_number, None) for f in c.receipt.files_of("data")}
+            for f in c.receipt.replaced:
+                if f.path in found:
+                    found[f.path] = replace(found[f.path], went=c.sequence_number)
+        return found
+
+    def is_held(self, life: Life) -> bool:
+        """Whether a retained snapshot refers to a data file: the head, or one that came before it was replaced."""
+        if life.went is None:
+            return True
+        numbers = (s.sequence_number or 0 for s in self.loaded.metadata.snapshots)
+        return any(life.came <= number < life.went for number in numbers)
 
     def may_be_gone(self, committed: Committed) -> bool:
         """Whether its sidecars may: the snapshot expired, and every audit table holds a copy."""
@@ -185,4 +213,6 @@ def receipt_of_row(row: Row) -> Receipt:
         precision_upgrades=row["precision_upgrades"],
         who=row["who"],
         why=row["why"],
+        replaced=tuple(FileEntry(**f) for f in row.get("replaced") or ()),
+        moved=tuple(MovedRows(**m) for m in row.get("moved") or ()),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pyiceberg.expressions import And, BooleanExpression, EqualTo, LessThanOrEqual
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, LessThanOrEqual, Or
 from pyiceberg.table import Table as IcebergTable
 
 from k2_core.contracts import Table
@@ -16,12 +16,13 @@ from k2_core.offsets import Offsets, Position
 
 @dataclass(frozen=True)
 class Past:
-    """One commit of a table. files: every data file stored up to it."""
+    """One commit of a table. files: every data file it left there. rewrites: those that rewrites after it put in."""
 
     sequence_number: int
     commit_time: datetime
     offsets: Offsets
     files: frozenset[str]
+    rewrites: frozenset[str]
 
 
 def recall(receipts: IcebergTable, table: Table, table_uuid: str, snapshot_id: int) -> Past | None:
@@ -33,9 +34,17 @@ def recall(receipts: IcebergTable, table: Table, table_uuid: str, snapshot_id: i
     if not told:
         return None
     number = told[0]["sequence_number"]
-    stored = _rows(receipts, And(of_table, LessThanOrEqual("sequence_number", number)), "files")
-    files = frozenset(f["path"] for row in stored for f in row["files"] if f["kind"] == "data")
-    return Past(number, told[0]["commit_time"], offsets_of(told[0]["offsets"]), files)
+    up_to_it, rewrites = LessThanOrEqual("sequence_number", number), EqualTo("kind", "maintenance")
+    columns = [name for name in ("sequence_number", "files", "replaced") if name in receipts.schema().column_names]
+    stored = _rows(receipts, And(of_table, Or(up_to_it, rewrites)), *columns)
+    before = [row for row in stored if row["sequence_number"] <= number]
+    replaced = {f["path"] for row in before for f in row.get("replaced") or ()}
+    later = _data_files(row for row in stored if row["sequence_number"] > number)
+    return Past(number, told[0]["commit_time"], offsets_of(told[0]["offsets"]), _data_files(before) - replaced, later)
+
+
+def _data_files(rows: Iterable[dict[str, Any]]) -> frozenset[str]:
+    return frozenset(f["path"] for row in rows for f in row["files"] if f["kind"] == "data")
 
 
 def copied_offsets(receipts: IcebergTable, table: Table, table_uuid: str, number: int) -> tuple[Offsets, int]:

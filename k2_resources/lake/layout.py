@@ -75,8 +75,11 @@ def layout_of(loaded: IcebergTable) -> Layout:
     )
 
 
-def data_file(loaded: IcebergTable, written: Written) -> DataFile:
-    """A file just written, as a manifest lists it; nothing of it is read again."""
+def data_file(loaded: IcebergTable, written: Written, sort_order_id: int | None = None) -> DataFile:
+    """A file just written, as a manifest lists it; nothing of it is read again.
+
+    sort_order_id: stated of the files of a closed date only; by it a plan knows them.
+    """
     layout = layout_of(loaded)
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=written.metadata, stats_columns=layout.plan, parquet_column_mapping=layout.paths
@@ -87,7 +90,7 @@ def data_file(loaded: IcebergTable, written: Written) -> DataFile:
         file_format=FileFormat.PARQUET,
         partition=statistics.partition(loaded.spec(), loaded.schema()),
         file_size_in_bytes=written.size_bytes,
-        sort_order_id=None,
+        sort_order_id=sort_order_id,
         equality_ids=None,
         key_metadata=None,
         **statistics.to_serialized_dict(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,10 +52,13 @@ class IcebergLedger:
         """Commit once, fenced. A race lost to maintenance only is tried again by pyiceberg itself."""
         fence = Fence(table=at.table.name, expected=dict(expected))
         reach("committing")
-        after = _transact(at.loaded, staged.handle.data, staged.properties, fence, staged.summary)
+        after = self._transacted(at, staged, fence)
         landed = self.landed(head_of(at.table, after), staged)
         assert landed is not None, "a commit that succeeded is in the history"
         return landed
+
+    def _transacted(self, at: Head, staged: Staged, fence: Fence) -> IcebergTable:
+        return transact(at.loaded, staged.handle.data, staged.properties, fence, staged.summary)
 
     def landed(self, at: Head, staged: Staged) -> Landed | None:
         """Look a staged change up by the receipt file that only it names."""
@@ -85,7 +88,7 @@ class IcebergLedger:
         properties = {**copies.properties, **properties}
         expected = {**{key: audit.property(key) for key in copies.properties}, **expected}
         fence = Fence(table=audit.table.name, expected=expected)
-        _transact(audit.loaded, [data_file(audit.loaded, w) for w in written], properties, fence, {}, replaced=small)
+        transact(audit.loaded, [data_file(audit.loaded, w) for w in written], properties, fence, {}, replaced=small)
 
     def snapshots(self, at: Head) -> Sequence[SnapshotMark]:
         """The retained history, oldest first."""
@@ -121,7 +124,7 @@ class IcebergLedger:
             raise Outpaced(f"{at.table.name}: {error}; it was forgotten meanwhile") from error
 
 
-def _transact(
+def transact(
     loaded: IcebergTable,
     files: Sequence[DataFile],
     properties: Mapping[str, str | None],
@@ -129,13 +132,15 @@ def _transact(
     summary: Mapping[str, str],
     *,
     replaced: Sequence[DataFile] = (),
+    produce: Callable[[Transaction, Mapping[str, str]], manifests.Producer] | None = None,
 ) -> IcebergTable:
     """Append and set properties as one commit. Without files only a receipt is worth a snapshot. Raises Outpaced."""
+    produce = produce or (manifests.replace if replaced else manifests.append)
     transaction = Transaction(loaded)
     transaction._stage((), (fence,))  # type: ignore[arg-type]  # any requirement that can validate itself will do
     producer = None
     if files or summary:
-        with (manifests.replace if replaced else manifests.append)(transaction, summary) as producer:
+        with produce(transaction, summary) as producer:
             for file in files:
                 producer.append_data_file(file)
             for file in replaced:

@@ -44,6 +44,9 @@ _ENTRIES_MAX = 8_000
 MERGED_MANIFESTS = 20
 """Manifests of about one size that are merged: the list of a table has some forty, and one for each 400 files more."""
 
+_ENTRIES_FULL = MERGED_MANIFESTS**2
+"""Entries of a manifest that is merged no more."""
+
 _remembering = threading.Lock()
 _lists: LRUCache[str, tuple[ManifestFile, ...]] = LRUCache(_LISTS_MAX)
 _entries: LRUCache[str, tuple[ManifestEntry, ...]] = LRUCache(_ENTRIES_MAX, getsizeof=len)
@@ -148,7 +151,7 @@ class OneBlockManifest(ManifestWriterV2):
         return super().prepare_entry(entry)
 
 
-class _Remembering(_SnapshotProducer[Any]):
+class Producer(_SnapshotProducer[Any]):
     """A producer of snapshots that remembers what it writes and asks memory first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -190,7 +193,7 @@ class _Remembering(_SnapshotProducer[Any]):
         return [path for path in self._written_manifests if path not in kept]
 
 
-class Append(_Remembering, _FastAppendFiles):
+class Append(Producer, _FastAppendFiles):
     """Files come. Twenty manifests of one size are merged into one of the next, up to some hundred files each.
 
     So each entry is written three times in all, however many there are; pyiceberg's own merging fills one manifest up
@@ -217,8 +220,38 @@ class Append(_Remembering, _FastAppendFiles):
         return [m for m in manifests_of(parent, self._io) if m.has_added_files() or m.has_existing_files()]
 
 
-class Replace(_Remembering, _OverwriteFiles):
+class Regroup(Append):
+    """No file comes or goes: manifests are written anew, the files of a partition and its neighbours side by side."""
+
+    def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        spec_id = self._transaction.table_metadata.default_spec_id
+        own = [m for m in manifests if m.partition_spec_id == spec_id and m.content == ManifestContent.DATA]
+        entries = sorted((e for m in own for e in self.fetch_manifest_entry(m)), key=_partition)
+        fresh = (self._of(spec_id, entries[i : i + _ENTRIES_FULL]) for i in range(0, len(entries), _ENTRIES_FULL))
+        self._listed = [*fresh, *(m for m in manifests if m not in own)]
+        return self._listed
+
+    def _of(self, spec_id: int, entries: Sequence[ManifestEntry]) -> ManifestFile:
+        with self.new_manifest_writer(self.spec(spec_id)) as writer:
+            for entry in entries:
+                writer.existing(entry)
+        return writer.to_manifest_file()
+
+
+def _partition(entry: ManifestEntry) -> str:
+    """Where an entry belongs among others: by partition, and within it by path, so that nothing depends on chance."""
+    return f"{entry.data_file.partition}{entry.data_file.file_path}"
+
+
+class Replace(Producer, _OverwriteFiles):
     """Files come in the place of others, in one snapshot."""
+
+
+def is_scattered(snapshot: Snapshot, io: FileIO) -> bool:
+    """Whether a snapshot has so many manifests for its files that planning is better off with them written anew."""
+    listed = manifests_of(snapshot, io)
+    files = sum((m.added_files_count or 0) + (m.existing_files_count or 0) for m in listed)
+    return len(listed) > files // _ENTRIES_FULL + 2 * MERGED_MANIFESTS
 
 
 def _level(manifest: ManifestFile) -> int:
@@ -226,7 +259,7 @@ def _level(manifest: ManifestFile) -> int:
     if manifest.content != ManifestContent.DATA:
         return 2
     files = (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
-    return 0 if files < MERGED_MANIFESTS else 1 if files < MERGED_MANIFESTS**2 else 2
+    return 0 if files < MERGED_MANIFESTS else 1 if files < _ENTRIES_FULL else 2
 
 
 def append(transaction: Transaction, summary: Mapping[str, str]) -> Append:
@@ -237,6 +270,11 @@ def append(transaction: Transaction, summary: Mapping[str, str]) -> Append:
 def replace(transaction: Transaction, summary: Mapping[str, str]) -> Replace:
     """A snapshot to which files may be appended, and from which files may be deleted."""
     return Replace(Operation.OVERWRITE, transaction, transaction._table.io, snapshot_properties=dict(summary))
+
+
+def regroup(transaction: Transaction, summary: Mapping[str, str]) -> Regroup:
+    """A snapshot of the same files in other manifests."""
+    return Regroup(Operation.APPEND, transaction, transaction._table.io, snapshot_properties=dict(summary))
 
 
 def _numbered(entry: ManifestEntry, number: int) -> ManifestEntry:

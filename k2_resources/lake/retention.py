@@ -1,29 +1,40 @@
 """Forgetting: snapshots, and the files only they referred to. pyiceberg's own expiry deletes none.
 
 What goes with a snapshot follows from how a history grows: a snapshot's manifests are those of its parent or new ones,
-so one that the oldest retained snapshot does not list is listed by none; and a data file leaves the table through an
-entry that says so. Where the history is not such a line (a branch, a tag, a rollback), all that is retained is read.
+so one that the oldest retained snapshot does not list is listed by none. Where the history is not such a line (a
+branch, a tag, a rollback), all that is retained is read. Data files stay: a reader that planned from a snapshot before
+it expired may be reading them for a while yet, so they are left to the sweep (`orphans`), which waits.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import ManifestEntryStatus, ManifestFile
+from pyiceberg.manifest import ManifestEntryStatus
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.snapshots import Snapshot
 
+from k2_core.contracts import AUDIT, INGESTED
 from k2_core.errors import Damaged
 from k2_core.keys import state_key
-from k2_core.protocol.ports import Head, Outpaced
+from k2_core.protocol.collected import collected_until
+from k2_core.protocol.ports import Head, Ledger, Outpaced
 from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.durable import delete
 from k2_resources.lake.manifests import entries_of, manifests_of
-from k2_resources.lake.receipts import RECEIPT_SUMMARY, known_receipt, ordered_snapshots, receipt_of, summary_of
+from k2_resources.lake.receipts import (
+    RECEIPT_SUMMARY,
+    from_ms,
+    known_receipt,
+    ordered_snapshots,
+    receipt_of,
+    summary_of,
+)
 
 _FOLDERS = ("data", "metadata", "k2")
 """Folders under a table's location that K2 writes to."""
@@ -34,7 +45,7 @@ _STATE = state_key("").rpartition(".")[0]
 def expire(lake: Lake, at: Head, snapshot_ids: Sequence[int]) -> None:
     """Forget snapshots but those a branch or a tag names, then delete what only they referred to. Raises Outpaced.
 
-    A crash between the two leaves files that a sweep finds.
+    Manifests, receipts and sidecars go; a crash before that leaves them to a sweep, as data files are.
     """
     named = {ref.snapshot_id for ref in at.loaded.metadata.refs.values()}
     old = set(snapshot_ids) - named
@@ -56,6 +67,28 @@ def expire(lake: Lake, at: Head, snapshot_ids: Sequence[int]) -> None:
     if all(after.loaded.snapshot_by_id(s.snapshot_id) is None for s in going):
         delete(sorted(doomed - _states(after)))
     reach("forgotten")
+
+
+def forget(ledger: Ledger, at: Head, before: datetime) -> int:
+    """Forget the snapshots made before a time, and what only they referred to; returns how many.
+
+    The head stays, and what a branch or a tag names, and of a table that topics feed everything that is not in every
+    audit table yet. A rival that commits or forgets at the same time is no loss: there is a next time.
+    """
+    named = {ref.snapshot_id for ref in at.loaded.metadata.refs.values()}
+    copied = min(collected_until(ledger.head(audit), at) for audit in AUDIT) if at.table in INGESTED else None
+    old = [
+        s.snapshot_id
+        for s in ordered_snapshots(at.loaded)
+        if from_ms(s.timestamp_ms) < before
+        and s.snapshot_id not in named
+        and (copied is None or (s.sequence_number or 0) <= copied)
+    ]
+    try:
+        ledger.expire(at, old)
+    except Outpaced:
+        return 0
+    return len(old)
 
 
 def unreferenced(at: Head) -> list[str]:
@@ -84,12 +117,10 @@ def _metadata_log(loaded: IcebergTable) -> set[str]:
 def _only_of(loaded: IcebergTable, going: Sequence[Snapshot]) -> set[str]:
     """Files that snapshots to be forgotten refer to and no other does; state files the head names among them."""
     kept = [s for s in ordered_snapshots(loaded) if s not in going]
-    k2_files = {path for s in going for path in _k2_files(loaded, s)}
     if not kept or not _is_line(loaded, going, kept[0]):
-        return (_files_of(loaded, going) | k2_files) - _files_of(loaded, kept)
+        return _metadata_of(loaded, going) - _metadata_of(loaded, kept)
     first = {m.manifest_path for m in manifests_of(kept[0], loaded.io)}
-    manifests = {m.manifest_path for s in going for m in manifests_of(s, loaded.io)}
-    return k2_files | {s.manifest_list for s in going} | (manifests - first) | _withdrawn(loaded, [*going, kept[0]])
+    return _metadata_of(loaded, going) - first
 
 
 def _is_line(loaded: IcebergTable, going: Sequence[Snapshot], first: Snapshot) -> bool:
@@ -99,35 +130,20 @@ def _is_line(loaded: IcebergTable, going: Sequence[Snapshot], first: Snapshot) -
     return follows and history[: len(going) + 1] == [*going, first] and len(loaded.metadata.refs) == 1
 
 
-def _withdrawn(loaded: IcebergTable, past: Sequence[Snapshot]) -> set[str]:
-    """Data files that left the table up to the last of some snapshots, and neither it nor the head holds."""
-    rewrites = [s for s in past if s.summary is None or s.summary.operation != Operation.APPEND]
-    own = (m for s in rewrites for m in manifests_of(s, loaded.io) if m.added_snapshot_id == s.snapshot_id)
-    gone = _data_files(loaded, own, {ManifestEntryStatus.DELETED})
-    if not gone:
-        return set()
-    return gone - _alive(loaded, [past[-1], loaded.current_snapshot()])
-
-
-def _alive(loaded: IcebergTable, snapshots: Iterable[Snapshot | None]) -> set[str]:
-    manifests = {m.manifest_path: m for s in snapshots if s is not None for m in manifests_of(s, loaded.io)}
-    return _data_files(loaded, manifests.values(), {ManifestEntryStatus.ADDED, ManifestEntryStatus.EXISTING})
-
-
 def _files_of(loaded: IcebergTable, snapshots: Collection[Snapshot]) -> set[str]:
+    manifests = {m.manifest_path: m for s in snapshots for m in manifests_of(s, loaded.io)}
+    entries = (e for m in manifests.values() for e in entries_of(m, loaded.io))
+    alive = {e.data_file.file_path for e in entries if e.status != ManifestEntryStatus.DELETED}
+    return _metadata_of(loaded, snapshots) | alive
+
+
+def _metadata_of(loaded: IcebergTable, snapshots: Collection[Snapshot]) -> set[str]:
+    """What snapshots are told by: manifest lists, manifests, receipts, sidecars, state files; no data files."""
     return {
         *(s.manifest_list for s in snapshots),
         *(m.manifest_path for s in snapshots for m in manifests_of(s, loaded.io)),
-        *_alive(loaded, snapshots),
         *(path for s in snapshots for path in _k2_files(loaded, s)),
     }
-
-
-def _data_files(
-    loaded: IcebergTable, manifests: Iterable[ManifestFile], statuses: Collection[ManifestEntryStatus]
-) -> set[str]:
-    entries = (e for m in manifests for e in entries_of(m, loaded.io))
-    return {e.data_file.file_path for e in entries if e.status in statuses}
 
 
 def _k2_files(loaded: IcebergTable, snapshot: Snapshot) -> list[str]:

@@ -131,8 +131,10 @@ def _sums(e: Evidence) -> list[Imbalance]:
     found = []
     for c in e.history:
         receipt = c.receipt
+        kept = receipt.rows_stored + receipt.rows_moved
         told = {
-            "data files": (sum(f.rows for f in receipt.files_of("data")), receipt.rows_stored, "stored"),
+            "data files": (sum(f.rows for f in receipt.files_of("data")), kept, "stored"),
+            "replaced files": (sum(f.rows for f in receipt.replaced), sum(m.rows_in for m in receipt.moved), "moved"),
             "dates": (sum(d.rows for d in receipt.dates), receipt.rows_stored, "stored"),
             "sidecars": (sum(f.rows for f in receipt.files_of("dead_letters")), receipt.dead, "counted dead"),
         }
@@ -140,6 +142,11 @@ def _sums(e: Evidence) -> list[Imbalance]:
             Imbalance(_where(c), f"its {name} hold {rows} rows, its ranges {verb} {counted}")
             for name, (rows, counted, verb) in told.items()
             if rows != counted
+        ]
+        found += [
+            Imbalance(f"{_where(c)} {m.topic}[{m.kafka_partition}]", f"{m.rows_in} rows moved became {m.rows_out}")
+            for m in receipt.moved
+            if m.rows_in != m.rows_out
         ]
     return found
 
@@ -164,12 +171,12 @@ def _offsets(table: Table, receipts: Iterable[Receipt], head: Offsets) -> list[I
 
 
 def _files(e: Evidence) -> list[Imbalance]:
-    """Every named data file is in the table once with its rows, and every file there is named."""
-    named = {f.path: f.rows for receipt in e.receipts for f in receipt.files_of("data")}
+    """Every named data file that was not replaced is in the table once with its rows, and every file there is named."""
+    named = {path: life.entry.rows for path, life in e.lives.items() if life.went is None}
     stored, times = dict(e.stored), Counter(path for path, _ in e.stored)
     strangers, lost = sorted(stored.keys() - named.keys()), sorted(named.keys() - stored.keys())
     return [
-        *(Imbalance(path, f"is in {e.table.name} but no receipt names it") for path in strangers),
+        *(Imbalance(path, _strange(e, path)) for path in strangers),
         *(Imbalance(path, f"a receipt names it, but {e.table.name} lost it") for path in lost),
         *(Imbalance(path, f"is in {e.table.name} {n} times") for path, n in sorted(times.items()) if n > 1),
         *(
@@ -177,16 +184,38 @@ def _files(e: Evidence) -> list[Imbalance]:
             for path, rows in sorted(named.items())
             if stored.get(path, rows) != rows
         ),
+        *_replacements(e),
     ]
 
 
+def _strange(e: Evidence, path: str) -> str:
+    told = "a receipt says it was replaced" if path in e.lives else "no receipt names it"
+    return f"is in {e.table.name} but {told}"
+
+
+def _replacements(e: Evidence) -> list[Imbalance]:
+    """A rewrite takes out what an earlier commit put in, as that commit named it, and nobody takes it out again."""
+    found: list[Imbalance] = []
+    there: dict[str, FileEntry] = {}
+    for c in e.history:
+        for f in c.receipt.replaced:
+            if (entry := there.pop(f.path, None)) != f:
+                problem = f"{_where(c)} replaced it, but no commit before had put it in"
+                found.append(Imbalance(f.path, f"{problem} as it says" if entry else problem))
+        there |= {f.path: f for f in c.receipt.files_of("data")}
+    return found
+
+
 def _bytes(e: Evidence) -> list[Imbalance]:
-    """Data files and sidecars are there, and as they were written; of state files only the head's need be."""
+    """Data files and sidecars are there, and as they were written; of state files only the head's need be.
+
+    A replaced file is there as long as a retained snapshot refers to it.
+    """
     due: list[FileEntry] = []
     for c in e.history:
         for entry in c.receipt.files:
-            is_expired = entry.kind != "data" and e.may_be_gone(c) and not Path(entry.path).exists()
-            if entry.kind != "state" and not is_expired:
+            is_held = e.is_held(e.lives[entry.path]) if entry.kind == "data" else not e.may_be_gone(c)
+            if entry.kind != "state" and (is_held or Path(entry.path).exists()):
                 due.append(entry)
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         return list(chain.from_iterable(pool.map(_altered, due)))
@@ -233,8 +262,9 @@ def _state(topic: str, path: str, c: Committed | None) -> list[Imbalance]:
 def _unreferenced(e: Evidence) -> tuple[str, ...]:
     """Files that lay in the folders of the table and that nothing names; those of a forgotten commit among them."""
     named = {path for path, _ in e.stored} | {v for k, v in e.loaded.properties.items() if k.startswith(_STATE)}
+    named |= {path for path, life in e.lives.items() if e.is_held(life)}
+    named |= {f.path for c in e.former for f in c.receipt.files if f.kind == "data"}
     for c in (*e.history, *e.former):
-        named |= {f.path for f in c.receipt.files if f.kind == "data"}
         if not e.may_be_gone(c):
-            named |= {c.path, *(f.path for f in c.receipt.files)}
+            named |= {c.path, *(f.path for f in c.receipt.files if f.kind != "data")}
     return tuple(sorted(e.files - named))

@@ -7,7 +7,7 @@ import pytest
 
 from k2_api.plans import Span, first_instants, holding, last_instants, within
 from k2_core.windows import FIRST_US, LAST_US, to_us
-from k2_resources.lake.catalog import DataFileEntry
+from k2_resources.lake.files import DataFileEntry
 
 DAY = date(2024, 8, 8)
 LOW, HIGH = datetime(2024, 8, 8, 10, tzinfo=UTC), datetime(2024, 8, 8, 11, tzinfo=UTC)

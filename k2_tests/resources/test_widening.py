@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from k2_core.contracts import GAPS, TABLES, TRADES, Table
+from k2_core.compaction import Limits
+from k2_core.contracts import GAPS, RECEIPTS, TABLES, TRADES, Table
 from k2_core.errors import Misconfigured
 from k2_core.keys import collected_key
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.scans import gap_events, unfilled_gaps
+from k2_resources.lake.compaction import compact
+from k2_resources.lake.scans import gap_events, receipt_rows, unfilled_gaps
 from k2_resources.lake.verify import verify
 from k2_resources.settings import Settings
 from k2_tests.lakes import Batch, collect, put, register
@@ -90,3 +93,18 @@ def test_nested_columns_are_added_whole(tmp_path: Path) -> None:
     assert schema.as_arrow().field("vendor_data").type.key_type == pa.large_string()
     ids = [field.field_id for field in schema.fields]
     assert len(set(ids)) == len(ids)
+
+
+def test_receipts_of_a_k2_that_rewrote_nothing_are_proven_and_gain_what_a_rewrite_says(tmp_path: Path) -> None:
+    lake, said = lake_of(tmp_path / "k2"), ("replaced", "moved")
+    lake.ensure(older(table, said) if table is RECEIPTS else table for table in TABLES)
+    register(lake)
+    for n in range(2):
+        put(lake, Batch([n]))
+    collect(lake, TRADES)
+    assert verify(lake, TRADES).findings == ()
+    lake.ensure(TABLES)
+    assert len(list(compact(lake, TRADES, Limits(100, 4), date.max, run_id="u", code_version="0"))) == 1
+    collect(lake, TRADES)
+    assert [len(row["replaced"] or ()) for row in receipt_rows(lake, TRADES).to_pylist()] == [0, 0, 0, 2]
+    assert verify(lake, TRADES).findings == ()

@@ -9,19 +9,19 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import structlog
-from pyiceberg.exceptions import ValidationException
-from pyiceberg.table import Transaction
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from k2_assets.engine import CODE_VERSION, Engine, open_engine
+from k2_core.compaction import Limits
 from k2_core.contracts import CONTRACT_VERSION, TRADES, Table, table_named
 from k2_core.errors import FencedOut, IncarnationChanged, K2Error, Unreachable
-from k2_core.keys import CONTRACT_KEY, SWEPT_KEY
+from k2_core.keys import CONTRACT_KEY
 from k2_core.protocol import retain
 from k2_core.protocol.collect import collect
 from k2_core.protocol.commit import commit
@@ -29,7 +29,8 @@ from k2_core.protocol.ingestion import Ingestion
 from k2_core.protocol.ports import Change, Outpaced
 from k2_core.receipts import Receipt
 from k2_resources.failpoints import Tripped, reach
-from k2_resources.lake.fence import Fence
+from k2_resources.lake.compaction import compact
+from k2_resources.lake.ledger import IcebergLedger
 from k2_resources.lake.verify import verify
 from k2_resources.registry import Registry
 from k2_resources.settings import Settings
@@ -40,7 +41,8 @@ DONE, FAILED, FENCED, CHANGED, UNREACHABLE, TRIPPED = 0, 1, 3, 4, 5, 6
 """Exit codes: what became of an attempt that nobody killed."""
 FENCED_MAX = 20
 """Times a worker that lost to rivals plans again, as the ticks after it would."""
-REWRITTEN_FILES_MAX = 4
+REWRITTEN_ROWS_MAX = 60
+"""Rows of a rewritten file: several of a home's few hundred rows, cut along their order."""
 
 
 @dataclass(frozen=True)
@@ -158,28 +160,11 @@ def _recontract(_: Engine, ingestion: Ingestion, table: Table, attempt: Attempt)
 
 
 def _rewrite(_: Engine, ingestion: Ingestion, table: Table, attempt: Attempt) -> None:
-    """What a compactor does to a table: one overwrite that takes files out and puts files in, fenced, with a receipt.
-
-    The files put in are those taken out: a proof has no words yet for rows that moved to another file.
-    """
-    at = ingestion.ledger.head(table)
-    files = [task.file for task in at.loaded.scan().plan_files()][:REWRITTEN_FILES_MAX]
-    if not files:
-        return
-    staged = ingestion.ledger.stage(at, Change(_maintenance(table, attempt)))
-    transaction = Transaction(at.loaded)
-    expected = {key: at.property(key) for key in (SWEPT_KEY, CONTRACT_KEY)}
-    transaction._stage((), (Fence(table=table.name, expected=expected),))
-    reach("committing")
-    with transaction.update_snapshot(snapshot_properties=dict(staged.summary)).overwrite() as overwrite:
-        for file in files:
-            overwrite.delete_data_file(file)
-            overwrite.append_data_file(file)
-    try:
-        transaction.commit_transaction()
-    except ValidationException as error:
-        raise FencedOut(f"{table.name}: {error}") from error
-    reach("committed")
+    """What upkeep does to files: every date is closed, and all its files become sorted ones, a few rows each."""
+    assert isinstance(ingestion.ledger, IcebergLedger), "what an engine commits to"
+    lake, limits = ingestion.ledger.lake, Limits(rows_max=REWRITTEN_ROWS_MAX, fragments_max=2)
+    for _rewritten in compact(lake, table, limits, date.max, run_id="rewrite", code_version=attempt.code_version):
+        reach("committed")
 
 
 def _maintenance(table: Table, attempt: Attempt) -> Receipt:
