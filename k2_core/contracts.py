@@ -9,6 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from k2_core.audit_tables import DEAD_LETTERS, GAPS, RECEIPTS
+from k2_core.day_tables import DAYS
+from k2_core.derived_tables import BARS
 from k2_core.tables import CONDITIONS, LINEAGE, PRICE, REVISION, TIMESTAMP, VENDOR_DATA, Column, Table
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "CONDITIONS",
     "CONTRACT_VERSION",
     "COVERAGE",
+    "DAYS",
     "DEAD_LETTERS",
     "GAPS",
     "INGESTED",
@@ -189,7 +192,7 @@ INGESTED = (TRADES, QUOTES, INSTRUMENTS, COVERAGE)
 """Tables that a topic feeds; every one goes through the same commit protocol."""
 AUDIT = (RECEIPTS, DEAD_LETTERS, GAPS)
 """Tables the collector copies from receipts and sidecars."""
-TABLES = (*INGESTED, *AUDIT)
+TABLES = (*INGESTED, *BARS, *AUDIT, DAYS)
 
 
 def table_named(name: str) -> Table:

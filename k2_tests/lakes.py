@@ -100,7 +100,7 @@ def put(lake: Lake, batch: Batch) -> Committed:
         receipt,
         rows=_rows(batch, start) if stored else None,
         dead_letters=letter_rows(start + len(stored), batch.letters),
-        gaps=_gap_rows(batch.gaps),
+        gaps=gap_rows(batch.gaps),
         states={TOPIC: {"BTCUSDT": seen}} if batch.keeps_state else {},
     )
     return commit(lake, at, change)
@@ -140,7 +140,8 @@ def letter_rows(start: int, values: Iterable[bytes]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=DEAD_LETTERS.arrow_schema())
 
 
-def _gap_rows(gaps: Iterable[tuple[int, int]]) -> pa.Table:
+def gap_rows(gaps: Iterable[tuple[int, int]]) -> pa.Table:
+    """Gaps as the judge saw them open, by first and last id."""
     rows = [
         {
             "gap_id": f"{FEED.name}:BTCUSDT:0:{first}-{last}",

@@ -12,6 +12,7 @@ from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrd
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
     BinaryType,
+    BooleanType,
     DateType,
     DecimalType,
     IcebergType,
@@ -45,6 +46,7 @@ PROPERTIES = {
 _PRIMITIVES: dict[pa.DataType, IcebergType] = {
     pa.string(): StringType(),
     pa.binary(): BinaryType(),
+    pa.bool_(): BooleanType(),
     pa.int32(): IntegerType(),
     pa.int64(): LongType(),
     pa.date32(): DateType(),
