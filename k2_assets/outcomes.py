@@ -7,16 +7,16 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
 
-from k2_assets.checks import checks_of
+from k2_assets.checks import told_checks
 from k2_assets.tables import asset_key
 from k2_core.contracts import Table
 
 
 def check_outcomes(dagster_home: Path, table: Table, days: Iterable[date]) -> dict[tuple[str, date], str]:
-    """The last status of every check of a table on each date: SUCCEEDED, FAILED, or MISSING before its first run."""
+    """The last status of every check that batches are told by, on each date: SUCCEEDED, FAILED or MISSING."""
     found: dict[tuple[str, date], str] = {}
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        for name in checks_of(table):
+        for name in told_checks(table):
             key = dg.AssetCheckKey(asset_key(table), name)
             for day in days:
                 only = PartitionKeyFilter(key=day.isoformat())

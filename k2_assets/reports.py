@@ -14,12 +14,16 @@ from typing import Any
 import dagster as dg
 import structlog
 
-from k2_assets.checks import ROW_CHECKS, checks_of, dead_result, gaps_of, gaps_result
+from k2_assets.check_batches import dead_result, gaps_of, gaps_result, lag_result, schema_result
+from k2_assets.checks import checks_of
 from k2_assets.partitions import is_partition
+from k2_assets.restated import restated
 from k2_assets.tables import asset_key
 from k2_assets.told import Told, receipts_after, spans, total
 from k2_core.contracts import Table
+from k2_core.exchange_dates import day_bounds
 from k2_core.feeds import Feed, feeds_of
+from k2_resources import clock
 from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.receipts import RECEIPT_SUMMARY
@@ -80,11 +84,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Facts:
-    """What checks and gaps of all dates are told from, read once a report."""
+    """What checks and gaps of all dates are told from, read once a report. feeds: of the table; others: all."""
 
     lake: Lake
     table: Table
     feeds: tuple[Feed, ...]
+    others: tuple[Feed, ...]
     gaps: Sequence[Mapping[str, object]]
     opened: Sequence[Mapping[str, object]] = field(default=())
 
@@ -165,8 +170,8 @@ def report(
     share = share_of(told, before, state.table_uuid, dates_max)
     if share is None:
         return None
-    facts = _facts(lake, table, feeds_of(table, feeds), share)
-    for event in _events(facts, share, str(before or "")):
+    facts = _facts(lake, table, feeds, share)
+    for event in _events(facts, share, str(before or ""), dates_max):
         context.log_event(event)
     reach("reported")
     context.log_event(_closing(facts, share))
@@ -175,32 +180,47 @@ def report(
 
 def _facts(lake: Lake, table: Table, feeds: tuple[Feed, ...], share: Share) -> Facts:
     snapshots = {told.snapshot_id for told in share.receipts}
-    events = [e for feed in feeds for e in gap_events(lake, feed.name).to_pylist()] if share.days else []
+    own = feeds_of(table, feeds)
+    events = [e for feed in own for e in gap_events(lake, feed.name).to_pylist()] if share.days else []
     opened = [e for e in events if e["state"] == "open" and e["snapshot_id"] in snapshots]
-    return Facts(lake, table, feeds, gaps_of(lake, feeds), opened)
+    return Facts(lake, table, own, feeds, gaps_of(lake, own), opened)
 
 
-def _events(facts: Facts, share: Share, mark: str) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+def _events(
+    facts: Facts, share: Share, mark: str, dates_max: int
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     days = [day for day in sorted(share.days) if is_partition(day)]
     for day in days:
         yield _materialization(facts, day, share.days[day], mark)
     for day, name, result in _results(facts, share, days):
         yield _evaluation(facts.table, name, day, result, mark)
+    snapshots = {told.snapshot_id for told in share.receipts}
+    for table, day, result in restated(facts.lake, facts.table, facts.others, snapshots, dates_max):
+        yield _evaluation(table, "sequence_gaps", day, result, mark)
 
 
 def _results(facts: Facts, share: Share, days: Sequence[date]) -> Iterator[tuple[date, str, dg.AssetCheckResult]]:
     """State checks as the tables stand now, batch facts of the receipts being told."""
-    names = checks_of(facts.table)
+    names = checks_of(facts.table, "batch")
     for day, batches in sorted(_dead_by_day(share, days).items()):
         yield day, "dead_letters", dead_result(batches)
+        yield day, "schema", schema_result(facts.lake, facts.table, batches)
     for day in days:
         if "sequence_gaps" in names:
             yield day, "sequence_gaps", gaps_result(facts.feeds, facts.gaps, day)
+        if "lag" in names:
+            yield day, "lag", lag_result(facts.table, facts.feeds, share.days[day], day)
         if "freshness" in names:
             yield day, "freshness", names["freshness"](facts.lake, facts.table, facts.feeds, day)
     for day in days if _are_few(facts, days) else ():
-        for name, evaluate in ROW_CHECKS.items():
+        tiers = ("rows", "day") if _is_over(facts.feeds, day) else ("rows",)
+        for name, evaluate in checks_of(facts.table, *tiers).items():
             yield day, name, evaluate(facts.lake, facts.table, facts.feeds, day)
+
+
+def _is_over(feeds: tuple[Feed, ...], day: date) -> bool:
+    """Whether a date has ended on the clock of every feed: before that, what is missing may still come."""
+    return all(day_bounds(day, feed.timezone)[1] <= clock.now() for feed in feeds)
 
 
 def _dead_by_day(share: Share, days: Sequence[date]) -> dict[date, list[Told]]:

@@ -39,8 +39,8 @@ class Crosses:
         return self.crossed & self.continuous & ~self.replaced
 
 
-def crosses(quotes: pa.Table, sessions: Sessions) -> Crosses:
-    """Judge the crossed states of one exchange. quotes: newest revisions, contract columns, any order.
+def crosses(quotes: pa.Table, sessions: Sessions | None) -> Crosses:
+    """Judge the crossed states of one exchange. quotes: newest revisions, any order. sessions: None = always trades.
 
     Every state of an instant must be among them; the total order says which is its last.
     """
@@ -49,7 +49,9 @@ def crosses(quotes: pa.Table, sessions: Sessions) -> Crosses:
     return Crosses(crossed, _continuous(quotes, sessions), _replaced(quotes))
 
 
-def _continuous(quotes: pa.Table, sessions: Sessions) -> Mask:
+def _continuous(quotes: pa.Table, sessions: Sessions | None) -> Mask:
+    if sessions is None:
+        return np.ones(len(quotes), bool)
     scopes = Scopes.of(quotes["symbol"])
     local = local_times(_microseconds(quotes), sessions.timezone)
     return within(sessions.continuous, scopes.names, scopes.codes, local)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -68,8 +68,8 @@ def _in(column: str, values: Sequence[str | date]) -> BooleanExpression:
     return In(column, literals) if len(literals) <= _VALUES_MAX else AlwaysTrue()
 
 
-def receipt_rows(lake: Lake, table: Table, after: int = 0) -> pa.Table:
-    """Rows of audit.receipts of one table past one sequence number, in commit order."""
+def receipt_rows(lake: Lake, table: Table, after: int = 0, since: datetime | None = None) -> pa.Table:
+    """Rows of audit.receipts of one table past one sequence number, in commit order. since: no commit before it."""
     state = lake.state(table)
     if state is None or lake.state(RECEIPTS) is None:
         return RECEIPTS.arrow_schema().empty_table()
@@ -78,7 +78,8 @@ def receipt_rows(lake: Lake, table: Table, after: int = 0) -> pa.Table:
         EqualTo("table_uuid", state.table_uuid),
         GreaterThanOrEqual("sequence_number", after + 1),
     )
-    return lake.load(RECEIPTS).scan(this).to_arrow().sort_by("sequence_number")
+    where = this if since is None else And(this, GreaterThanOrEqual("commit_time", since.isoformat()))
+    return lake.load(RECEIPTS).scan(where).to_arrow().sort_by("sequence_number")
 
 
 def dead_letters(lake: Lake, table: Table | None = None) -> pa.Table:
@@ -104,11 +105,17 @@ def open_gaps(lake: Lake, feed: str | None = None) -> list[dict[str, Any]]:
     return [gap for gap in unfilled_gaps(lake, feed) if not is_settled(gap)]
 
 
-def day_rows(lake: Lake, table: Table, day: date, columns: Sequence[str]) -> pa.Table:
-    """All stored rows of one exchange date, every revision; no order is promised."""
+def day_rows(lake: Lake, table: Table, day: date, columns: Sequence[str], snapshot_id: int | None = None) -> pa.Table:
+    """All stored rows of one exchange date, every revision; no order is promised.
+
+    snapshot_id: as of an older snapshot; the head where it is None, or expired.
+    """
     if lake.state(table) is None:
         return table.arrow_schema().empty_table().select(list(columns))
     where = EqualTo("exchange_date", day.isoformat())
     schema = pa.schema([table.arrow_schema().field(name) for name in columns])
+    loaded = lake.load(table)
+    at = None if snapshot_id is None or loaded.snapshot_by_id(snapshot_id) is None else snapshot_id
     # a date without a row comes with types of pyiceberg's own
-    return lake.load(table).scan(where, selected_fields=tuple(columns)).to_arrow().select(schema.names).cast(schema)
+    scanned = loaded.scan(where, selected_fields=tuple(columns), snapshot_id=at).to_arrow()
+    return scanned.select(schema.names).cast(schema)

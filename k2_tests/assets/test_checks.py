@@ -8,12 +8,15 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from k2_assets.checks import checks_of, gaps_result
+from k2_assets.check_batches import gaps_result
+from k2_assets.checks import checks_of
 from k2_assets.tables import asset_key
 from k2_core.contracts import COVERAGE, QUOTES, TRADES, Table
 from k2_core.feeds import feeds_of
+from k2_core.gap_ids import GapId
 from k2_core.protocol.ports import Change
 from k2_core.receipts import Receipt
+from k2_feeds.coverage import Stamp, gap_statement
 from k2_resources import clock
 from k2_tests.assets.conftest import QUIET, DagsterHome
 from k2_tests.lakes import commit
@@ -49,7 +52,7 @@ def test_a_missing_id_fails_the_date_it_was_seen_on(home: DagsterHome, missing: 
     result = check(home, "sequence_gaps")
     assert (result.passed, result.severity.value) == (False, severity)
     assert result.metadata["missing_ids"].value == missing
-    assert f"| {1 + missing} |" in result.metadata["gaps"].value
+    assert [gap.data["last_id"] for gap in result.metadata["gaps"].records] == [1 + missing]
     assert check(home, "sequence_gaps", DAY - timedelta(days=1)).passed
 
 
@@ -116,7 +119,7 @@ def test_a_key_stored_twice_is_found_also_across_dates(home: DagsterHome, other:
     store(home, trade(1), trade(2), {**trade(1), "exchange_date": other})
     result = check(home, "duplicate_keys")
     assert (result.passed, result.metadata["repeated_keys"].value) == (False, 1)
-    assert "BINANCE:BTCUSDT:trade:1" in result.metadata["keys"].value
+    assert [key.data["message_id"] for key in result.metadata["keys"].records] == ["BINANCE:BTCUSDT:trade:1"]
 
 
 def test_rows_that_came_through_the_judge_follow_their_contract(home: DagsterHome) -> None:
@@ -152,12 +155,14 @@ def test_half_a_side_of_a_quote_is_found(home: DagsterHome) -> None:
     store(home, {**quote(1), "bid_price": None}, quote(2), table=QUOTES)
     result = check(home, "value_rules", table=QUOTES)
     assert result.metadata["broken_rules"].value == {"bid_price and bid_quantity come together": 1}
-    assert "BINANCE:BTCUSDT:quote:1" in result.metadata["sample"].value
+    assert [row.data["message_id"] for row in result.metadata["sample"].records] == ["BINANCE:BTCUSDT:quote:1"]
 
 
 def test_what_a_feed_wrote_is_shown_as_text(home: DagsterHome) -> None:
-    store(home, {**trade(1), "message_id": "a|b<script>", "price": Decimal(0)})
-    assert "a\\|b&lt;script>" in check(home, "value_rules").metadata["sample"].value
+    store(home, {**trade(1), "message_id": "a|b<script>\n![x](//y)", "price": Decimal(0)})
+    shown = check(home, "value_rules").metadata["sample"]
+    assert isinstance(shown, dg.TableMetadataValue), "the UI shows its cells as text, Markdown it would render"
+    assert shown.records[0].data["message_id"] == "a|b<script> ![x](//y)"
 
 
 def test_a_feed_heard_of_lately_is_fresh(home: DagsterHome) -> None:
@@ -172,13 +177,36 @@ def test_a_feed_that_fell_silent_on_its_open_date_is_stale(home: DagsterHome) ->
     store(home, {**trade(1), "exchange_date": now.date(), "ingestion_timestamp": now - timedelta(hours=1)})
     result = check(home, "freshness", now.date())
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert "binance-trades" in result.metadata["quiet"].value
+    assert [row.data["feed"] for row in result.metadata["quiet"].records] == ["binance-trades"]
 
 
 def test_freshness_says_nothing_of_a_date_that_is_over(home: DagsterHome) -> None:
     store(home, trade(1))
     result = check(home, "freshness")
     assert (result.passed, result.metadata["applicable"].value) == (True, False)
+
+
+def test_ids_in_a_row_are_complete_as_far_as_known_and_a_hole_makes_the_date_incomplete(home: DagsterHome) -> None:
+    home.send(home.binance, trade(1), trade(2), trade(3))
+    home.run(TRADES)
+    assert check(home, "completeness").passed
+    home.send(home.binance, trade(6))
+    home.run(TRADES)
+    result = check(home, "completeness")
+    assert (result.passed, result.metadata["missing"].value) == (False, 2)
+    assert [row.data["symbol"] for row in result.metadata["symbols_short"].records] == ["BTCUSDT"]
+
+
+def test_a_statement_about_a_gap_is_told_on_its_date_before_the_next_trade(home: DagsterHome) -> None:
+    home.send(home.binance, trade(1), trade(3))
+    home.run(TRADES)
+    gap = GapId(home.binance.name, "BTCUSDT", 0, 2, 2)
+    said = gap_statement(home.binance, gap, "accepted", Stamp("c0ffee", "a person", 1_790_000_000_000_000))
+    home.send(home.feed("coverage"), {"letter": None, "delivered": None, **said.record})
+    home.run(COVERAGE)
+    told = [e for e in home.evaluations(TRADES) if e.check_name == "sequence_gaps"]
+    assert [(e.passed, e.partition) for e in told] == [(False, DAY.isoformat()), (True, DAY.isoformat())]
+    assert told[-1].metadata["settled_gaps"].value == {"accepted": 1}
 
 
 @pytest.mark.parametrize("table", [TRADES, QUOTES, COVERAGE])
