@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 
 from k2_api.cursors import CursorBox
+from k2_api.daemon import DaemonLook, DaemonWatch
 from k2_api.observe import Observer, RequestMetrics
 from k2_api.problems import ProblemDocument, install
 from k2_api.reads import LakeView, Reads
@@ -42,7 +44,9 @@ def create_app(settings: Settings, lake: LakeView | None = None) -> FastAPI:
         seconds = settings.query_seconds_max
         duck = Duck(threads=settings.query_threads, memory=settings.query_memory, seconds_max=seconds)
         app.state.backend = Backend(Reads(view, duck, zones), cursors, seconds)
+        watching = asyncio.create_task(DaemonWatch(settings).run())
         yield
+        watching.cancel()
         duck.close()
 
     # its pages bring their scripts along: a laptop without a network still shows them
@@ -50,7 +54,8 @@ def create_app(settings: Settings, lake: LakeView | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.api_key = api_key
     app.state.metrics = RequestMetrics(app.version)
-    app.state.scraper = Scraper(settings, feeds)
+    app.state.daemon = DaemonLook(settings)
+    app.state.scraper = Scraper(settings, feeds, app.state.daemon)
     for room in (trades, quotes, bars, reference, snapshots):
         app.include_router(room.router, dependencies=[Depends(require_key)])
     app.include_router(ops.router)

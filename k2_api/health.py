@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from k2_api.models import Dependency
+from k2_api.models import AlertsHealth, DaemonHealth, Dependency, TopicHealth
 from k2_api.reads import Reads
 from k2_core.contracts import TRADES
+from k2_core.errors import PartitionPaused
+from k2_core.standing import TopicStanding
+from k2_core.watch import Telling
+from k2_resources.dagster_graphql import DaemonView
 from k2_resources.duck import statement
 
 PATIENCE_SECONDS = 1.0
@@ -36,10 +40,37 @@ async def dependencies(reads: Reads, endpoints: Mapping[str, Any]) -> list[Depen
     return list(await asyncio.gather(*probes))
 
 
-def overall(found: list[Dependency]) -> Status:
-    """The worst of all."""
+def overall(found: Sequence[Dependency], *, is_degraded: bool = False) -> Status:
+    """The worst of all. is_degraded: whether something else is not as it should be."""
     ranks: tuple[Status, ...] = ("unhealthy", "degraded")
-    return next((rank for rank in ranks if any(d.status == rank for d in found)), "healthy")
+    worst: Status = next((rank for rank in ranks if any(d.status == rank for d in found)), "healthy")
+    return "degraded" if is_degraded and worst == "healthy" else worst
+
+
+def topics_of(standings: Iterable[TopicStanding]) -> list[TopicHealth]:
+    """How each topic stands. Codes only: anybody may read them, and a message may quote a record."""
+    found = []
+    for s in standings:
+        codes = {halt.code for halt in s.halts} | ({PartitionPaused.code} if s.paused else set())
+        found.append(TopicHealth(table=s.table, topic=s.topic, lag_records=s.lag, stands=sorted(codes)))
+    return found
+
+
+def daemon_of(view: DaemonView | None, now_seconds: float) -> DaemonHealth:
+    """How the daemon is."""
+    age = None if view is None else view.tick_age_seconds(now_seconds)
+    return DaemonHealth(answers=view is not None, last_tick_age_seconds=None if age is None else round(age, 3))
+
+
+def alerts_of(told: Telling | None) -> AlertsHealth:
+    """What people are told. What a channel said is not for anybody: it may name who is told."""
+    if told is None:
+        return AlertsHealth(firing=None, undelivered=None, oldest_undelivered_age_seconds=None)
+    return AlertsHealth(
+        firing=told.firing,
+        undelivered=told.undelivered,
+        oldest_undelivered_age_seconds=told.oldest_undelivered_age_seconds,
+    )
 
 
 async def _probe(name: str, ask: Callable[[], Awaitable[None]], when_down: Status) -> Dependency:

@@ -241,6 +241,30 @@ class Dependency(BaseModel):
     message: str | None
 
 
+class TopicHealth(BaseModel):
+    """How a table stands in one topic."""
+
+    table: str
+    topic: str
+    lag_records: int | None = Field(description="Records that wait; null while that cannot be told.")
+    stands: list[str] = Field(description="Codes of what stops it or one of its Kafka partitions; empty = nothing.")
+
+
+class DaemonHealth(BaseModel):
+    """Dagster's daemon, as its webserver knows it."""
+
+    answers: bool = Field(description="Whether the webserver told within a second.")
+    last_tick_age_seconds: float | None = Field(description="Since any sensor ticked last; null while nobody knows.")
+
+
+class AlertsHealth(BaseModel):
+    """What people are being told."""
+
+    firing: int | None = Field(description="Conditions people were told of that go on; null while nobody knows.")
+    undelivered: int | None
+    oldest_undelivered_age_seconds: float | None = Field(description="Null when nothing waits, or nobody knows.")
+
+
 class HealthAnswer(BaseModel):
     """How K2 is."""
 
@@ -248,6 +272,9 @@ class HealthAnswer(BaseModel):
     version: str
     timestamp: str
     dependencies: list[Dependency]
+    daemon: DaemonHealth | None = Field(description="Null where no Dagster is known.")
+    topics: list[TopicHealth]
+    alerts: AlertsHealth
 
 
 class About(BaseModel):

@@ -15,16 +15,21 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from k2_api.daemon import DaemonLook
 from k2_api.health import PATIENCE_SECONDS, dependencies
 from k2_api.models import Dependency
 from k2_api.reads import Pinned, Reads
-from k2_core.contracts import DEAD_LETTERS
+from k2_core.contracts import DEAD_LETTERS, INGESTED, Table
 from k2_core.errors import K2Error
 from k2_core.feeds import Feed
 from k2_core.protocol.ports import Head
 from k2_core.standing import HALT_CODES, LogView, TopicStanding, topic_standings
+from k2_core.watch import Telling
+from k2_resources import clock
+from k2_resources.dagster_graphql import DaemonView
 from k2_resources.duck import parquet_paths, statement
 from k2_resources.kafka import KafkaLog
+from k2_resources.lake.catalog import TableState
 from k2_resources.settings import Settings
 
 CATALOG_SECONDS = 5.0
@@ -36,8 +41,9 @@ LetterCount = tuple[str, str, str, int]
 class Scraper:
     """Asks the log, the audit tables and the machine; one look at the log at a time, however many scrapes there are."""
 
-    def __init__(self, settings: Settings, feeds: Sequence[Feed]) -> None:
+    def __init__(self, settings: Settings, feeds: Sequence[Feed], daemon: DaemonLook) -> None:
         self._settings = settings
+        self._daemon = daemon
         self._feeds = tuple(feeds)
         self._log: KafkaLog | None = None
         self._looking: asyncio.Task[LogView | None] | None = None
@@ -46,16 +52,30 @@ class Scraper:
     async def scrape(self, reads: Reads, pinned: Sequence[Pinned]) -> bytes:
         """Render everything as Prometheus text. pinned: the tables; none when the catalog does not answer."""
         counted = self._patiently(reads) if pinned else _nobody_knows()
-        log, letters, answers = await asyncio.gather(self._look(), counted, self._answers(reads))
-        standings = [s for p in pinned for s in _standings(p, self._feeds, log)]
+        looks = self._look(), counted, self._answers(reads), self._daemon.look()
+        log, letters, answers, view = await asyncio.gather(*looks)
+        standings = [s for p in pinned for s in _standings(p.table, p.state, self._feeds, log)]
         families = [
             *_log_families(standings, log),
             *_letter_families(letters),
             *_machine_families(answers, self._rooms()),
+            *_daemon_families(view, self._daemon.telling(view)),
         ]
         registry = CollectorRegistry()
         registry.register(_Families(families))
         return generate_latest(registry)
+
+    async def standings(self, reads: Reads) -> list[TopicStanding]:
+        """How every table stands in its topics; none while the catalog does not answer within a second."""
+
+        async def states() -> list[TableState | None]:
+            return await asyncio.gather(*(asyncio.to_thread(reads.lake.state, table) for table in INGESTED))
+
+        try:
+            log, found = await asyncio.gather(self._look(), asyncio.wait_for(states(), PATIENCE_SECONDS))
+        except (K2Error, TimeoutError):
+            return []
+        return [s for t, state in zip(INGESTED, found, strict=True) for s in _standings(t, state, self._feeds, log)]
 
     async def _look(self) -> LogView | None:
         """The log as it is now; None when it does not answer in time. A look that takes longer is not asked twice."""
@@ -119,11 +139,12 @@ class _Families(Collector):
         return self._families
 
 
-def _standings(pinned: Pinned, feeds: Iterable[Feed], log: LogView | None) -> list[TopicStanding]:
-    if pinned.state is None:
+def _standings(
+    table: Table, state: TableState | None, feeds: Iterable[Feed], log: LogView | None
+) -> list[TopicStanding]:
+    if state is None:
         return []
-    at = Head(pinned.table, pinned.state.table_uuid, pinned.state.properties, None)
-    return topic_standings(at, feeds, log)
+    return topic_standings(Head(table, state.table_uuid, state.properties, None), feeds, log)
 
 
 def _log_families(standings: Iterable[TopicStanding], log: LogView | None) -> Iterator[Metric]:
@@ -165,6 +186,18 @@ def _machine_families(answers: Iterable[Dependency], rooms: Mapping[str, int]) -
     for place, free_bytes in rooms.items():
         room.add_metric((place,), free_bytes)
     yield from (up, room)
+
+
+def _daemon_families(view: DaemonView | None, told: Telling | None) -> Iterator[Metric]:
+    yield _one("k2_dagster_answers", "Whether Dagster's webserver told within a second how it is.", view is not None)
+    age = view.tick_age_seconds(clock.now().timestamp()) if view is not None else None
+    if age is not None:
+        yield _one("k2_daemon_tick_age_seconds", "Seconds since any sensor ticked.", age)
+    if view is not None and told is not None:
+        oldest = told.oldest_undelivered_age_seconds or 0.0
+        yield _one("k2_alerts_firing", "Conditions people were told of that go on.", told.firing)
+        yield _one("k2_alerts_undelivered", "Notices that no channel, or not every one, has taken.", told.undelivered)
+        yield _one("k2_alerts_oldest_undelivered_seconds", "Age of the oldest of them; 0 without one.", oldest)
 
 
 def _one(name: str, doc: str, value: Any) -> Metric:

@@ -38,19 +38,27 @@ def _report(settings: Settings) -> dict[str, Any]:
     services = _services(settings)
     up = [service for service in services.values() if service["answers"]]
     lake = _lake(settings) if services["kafka"]["answers"] else {}
-    healthy = is_healthy(services, lake)
+    told = _told(settings) if services["dagster"]["answers"] else {}
+    healthy = is_healthy(services, lake, told)
     return {
         "state": STATES[DOWN if not up else HEALTHY if healthy else DEGRADED],
         "home": str(settings.home),
         "services": services,
         "api_key_file": str(settings.api_key_file) if settings.api_key_file.exists() else None,
+        **told,
         **lake,
     }
 
 
-def is_healthy(services: Mapping[str, Mapping[str, Any]], lake: Mapping[str, Any]) -> bool:
-    """Whether everything answers and nothing stands: a halted topic or a paused Kafka partition waits for somebody."""
+def is_healthy(
+    services: Mapping[str, Mapping[str, Any]], lake: Mapping[str, Any], told: Mapping[str, Any] | None = None
+) -> bool:
+    """Whether everything answers and nothing stands: a halted topic or a paused Kafka partition waits for somebody.
+
+    told: of the daemon and the alerts; a silent daemon and a notice that nobody takes wait for somebody, too.
+    """
     stands = any(topic["halted"] or topic["paused"] for topic in lake.get("topics", ()))
+    stands = stands or any(part["is_late"] for part in (told or {}).values())
     return all(service["answers"] for service in services.values()) and "error" not in lake and not stands
 
 
@@ -61,7 +69,7 @@ def _services(settings: Settings) -> dict[str, dict[str, Any]]:
     endpoints = settings.endpoints()
     kafka = settings.kafka_bootstrap or endpoints.get("kafka")
     registry = settings.registry_url or endpoints.get("registry")
-    dagster, api = endpoints.get("dagster"), endpoints.get("api")
+    dagster, api = settings.dagster(), endpoints.get("api")
     asked = {
         "kafka": (kafka, _kafka_answers),
         "registry": (registry, lambda url: services.answers(f"{url.split(',')[0].rstrip('/')}/subjects")),
@@ -78,6 +86,25 @@ def _kafka_answers(bootstrap: str) -> bool:
 
     addresses = (address.strip().rpartition(":") for address in bootstrap.split(","))
     return any(connects(int(port), host) for host, _, port in addresses if port.isdigit())
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """When the daemon ticked last, and what people are told; nothing where Dagster cannot tell."""
+    from dataclasses import asdict
+
+    from k2_api.daemon import ROUND_PATIENCE_SECONDS, telling_of
+    from k2_core.errors import Unreachable
+    from k2_resources import clock
+    from k2_resources.dagster_graphql import daemon_view
+
+    try:
+        view = daemon_view(settings.dagster() or "", ROUND_PATIENCE_SECONDS)
+    except Unreachable:
+        return {}
+    age, told = view.tick_age_seconds(clock.now().timestamp()), telling_of(view, settings)
+    late = age is None or age > settings.alert_daemon_seconds
+    daemon = {"last_tick_age_seconds": None if age is None else round(age, 3), "is_late": late}
+    return {"daemon": daemon} | ({"alerts": {**asdict(told), "is_late": told.is_late}} if told else {})
 
 
 def _lake(settings: Settings) -> dict[str, Any]:
@@ -106,6 +133,10 @@ def _show(report: dict[str, Any]) -> None:
         cells = [tuple(_cell(row.get(key)) for key in columns) for row in rows]
         # without a frame the names of the columns are a row of their own
         show_table(columns, cells if sys.stdout.isatty() else [columns, *cells] if cells else [])
+    for part in ("daemon", "alerts"):
+        said = {name: value for name, value in (report.get(part) or {}).items() if value not in (None, {}, False)}
+        if said:
+            click.echo(f"{part}: {'; '.join(f'{name} {_cell(value)}' for name, value in said.items())}")
     click.echo(f"API key: {report['api_key_file'] or 'made by the first `k2 up`'}")
     if "error" in report:
         click.echo(report["error"], err=True)

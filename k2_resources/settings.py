@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from k2_core.errors import Misconfigured
@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8000, description="Port the API prefers; another free one is taken when it is in use.")
     dagster_port: int = Field(3000, description="Port the Dagster webserver prefers.")
+    launcher: Literal["standard", "fast"] = Field(
+        "fast",
+        description="How `k2 up` launches runs: standard = Dagster's way, a new interpreter; fast = a warm fork.",
+    )
     registry_port: int = Field(8081, description="Port the embedded registry prefers.")
 
     rows_per_commit: int = Field(100_000, gt=0, description="Records of one commit at most.")
@@ -81,6 +85,54 @@ class Settings(BaseSettings):
         description="Unconsumed bytes a producer leaves in one embedded Kafka partition; it drops beyond 5 MiB.",
     )
     run_dates_max: int = Field(200, gt=0, description="Exchange dates one run reports at most.")
+    dagster_url: str | None = Field(None, description="Dagster's webserver; empty = the one of the embedded stack.")
+    alert_webhook_url: str | None = Field(None, description="Where alerts are posted as JSON; empty = nowhere.")
+    alert_webhook_token: SecretStr | None = Field(None, description="Bearer token of that webhook.")
+    alert_smtp: str | None = Field(None, description="Mail server for alerts, host:port; empty = no mails.")
+    alert_smtp_user: str | None = Field(None, description="User of that server; empty = it asks for none.")
+    alert_smtp_password: SecretStr | None = Field(None, description="Password of that user.")
+    alert_smtp_starttls: bool = Field(False, description="Whether mails go encrypted to that server.")
+    alert_mail_from: str = Field("k2@localhost", description="Sender of alert mails.")
+    alert_mail_to: str = Field("", description="Who gets alert mails, separated by commas.")
+    alert_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for an answer of either.")
+    alert_dagster_url: str | None = Field(None, description="Dagster's UI as people open it; empty = dagster_url.")
+    alert_runbook_url: str = Field("docs/RUNBOOK.md", description="The runbook as people open it.")
+    alert_lag_records_max: int = Field(1_000_000, gt=0, description="More records waiting in a topic are an alert.")
+    alert_lag_seconds_max: float = Field(300.0, gt=0, description="Records of a topic that wait so long are one, too.")
+    alert_silence_seconds: float = Field(900.0, gt=0, description="A feed silent for so long in session is one.")
+    alert_daemon_seconds: float = Field(120.0, gt=0, description="Dagster's daemon silent for so long is one.")
+    run_days_kept: float = Field(7.0, gt=0, description="Days Dagster keeps a run that nothing shown depends on.")
+    failed_run_days_kept: float = Field(30.0, gt=0, description="Days Dagster keeps such a run that failed.")
+    pruned_runs_max: int = Field(2_000, gt=0, description="Runs one pruning takes away at most.")
+    day_close_grace_minutes: int = Field(
+        60, ge=0, description="How long after its midnight a date of an exchange is closed; 1440 is a day."
+    )
+    day_close_settle_seconds: float = Field(
+        60.0, ge=0, description="A past date is closed once no commit has named it for so long."
+    )
+    upkeep_cron: str = Field(
+        "17 * * * *", description="When the lake is looked after; off the hour, as others are on it."
+    )
+    upkeep_seconds_max: float = Field(
+        900.0, gt=0, description="A run begins no further rewrite after so long; the next one goes on."
+    )
+    compaction_settle_hours: float = Field(
+        12.0, ge=0, description="An exchange date is closed so long after its end in UTC, and rewritten once."
+    )
+    compaction_fragments_max: int = Field(
+        32, gt=1, description="Data files of one date and about one size before they are folded into one."
+    )
+    compaction_rows_max: int = Field(
+        1_000_000, gt=0, description="Rows of a rewritten data file: it and its sorted copy are in memory, 0.5 GB."
+    )
+    snapshot_hours_max: float = Field(
+        24.0, ge=0, description="Older snapshots are forgotten; what they said stays citable by its version."
+    )
+    deletion_grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="Files nothing refers to go so long after that was seen: longer than any reader reads.",
+    )
     failpoint: str = Field("", description="Stop the commit protocol at name[:nth][:kill|raise|pause]; tests only.")
     query_threads: int = Field(2, gt=0, description="DuckDB cursors that run at the same time.")
     query_memory: str = Field("2GB", description="Memory DuckDB may use.")
@@ -122,6 +174,10 @@ class Settings(BaseSettings):
     def registry(self) -> str:
         """Registry address now. Raises Misconfigured when no stack runs on home."""
         return self.registry_url or self._endpoint("registry")
+
+    def dagster(self) -> str | None:
+        """Address of Dagster's webserver now; None where none is known."""
+        return self.dagster_url or self.endpoints().get("dagster")
 
     def endpoints(self) -> dict[str, Any]:
         """What `k2 up` wrote: service name -> address. Empty when no stack ever ran on home."""

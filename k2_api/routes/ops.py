@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from k2_api.health import dependencies, overall
+from k2_api.health import alerts_of, daemon_of, dependencies, overall, topics_of
 from k2_api.models import About, HealthAnswer
 from k2_api.observe import state_metrics
 from k2_api.responses import backend
@@ -32,8 +32,24 @@ async def about(request: Request) -> About:
 async def health(request: Request, response: Response) -> HealthAnswer:
     """How K2 and the things it needs are. Always 200: the status is in the body."""
     response.headers["Cache-Control"] = "no-store"
-    found = await dependencies(backend(request).reads, request.app.state.settings.endpoints())
-    return HealthAnswer(status=overall(found), version=request.app.version, timestamp=iso(now()), dependencies=found)
+    state, reads = request.app.state, backend(request).reads
+    found, standings, view = await asyncio.gather(
+        dependencies(reads, state.settings.endpoints()), state.scraper.standings(reads), state.daemon.look()
+    )
+    at, told = now(), state.daemon.telling(view)
+    daemon = daemon_of(view, at.timestamp()) if state.settings.dagster() else None
+    topics = topics_of(standings)
+    is_silent = daemon is not None and (daemon.last_tick_age_seconds or 0.0) > state.settings.alert_daemon_seconds
+    stands = is_silent or any(topic.stands for topic in topics) or (told is not None and told.is_late)
+    return HealthAnswer(
+        status=overall(found, is_degraded=stands),
+        version=request.app.version,
+        timestamp=iso(at),
+        dependencies=found,
+        daemon=daemon,
+        topics=topics,
+        alerts=alerts_of(told),
+    )
 
 
 @router.get("/metrics", include_in_schema=False)
