@@ -1,4 +1,4 @@
-"""Runs and the processes behind them: the default launcher never notices that a worker died."""
+"""Runs and the processes behind them. Dagster's own launcher never notices that a worker died."""
 
 import platform
 from collections.abc import Mapping
@@ -58,36 +58,54 @@ def fail_dead_runs(
         if table is not None and run.tags.get(TABLE_TAG, table.name) != table.name:
             continue
         reason = _death(instance, run, record.update_timestamp, starting_seconds_max)
-        if reason is not None:
-            _end(instance, run, reason)
+        if reason is not None and end_run(instance, run.run_id, reason):
             dead.append(run.run_id)
     return dead
 
 
-def _end(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
-    instance.add_run_tags(run.run_id, {DIED_TAG: reason})
+def end_run(instance: dg.DagsterInstance, run_id: str, reason: str) -> bool:
+    """Fail a run whose process is gone, or cancel it where that was asked. False when it has ended meanwhile."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return False
+    instance.add_run_tags(run_id, {DIED_TAG: reason})
     if run.status == dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, reason)
     else:
         instance.report_run_failed(run, reason)
+    return True
 
 
-def _death(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, updated: datetime, starting_seconds_max: float
-) -> str | None:
-    """Why a run counts as dead; None while it may live. Runs of other machines are theirs to judge."""
+def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> psutil.Process | None:
+    """The living process of a run; None when it has none, none yet, or one of another machine."""
+    if PID_TAG in run.tags:
+        pid, lives = int(run.tags[PID_TAG]), run.tags.get(HOST_TAG) == platform.node() and _is_alive(run.tags)
+    else:
+        pid, at = _launched(instance, run.run_id) or (0, 0.0)
+        lives = bool(pid) and _was_alive(pid, at)
+    return psutil.Process(pid) if lives else None
+
+
+def why_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """Why the process of a run counts as dead; None while it may live. Runs of other machines are theirs to judge."""
     tags = run.tags
     if PID_TAG in tags:
         gone = tags.get(HOST_TAG) == platform.node() and not _is_alive(tags)
         return f"its process {tags[PID_TAG]} is gone" if gone else None
     launched = _launched(instance, run.run_id)
-    if launched is not None:
-        pid, at = launched
-        return None if _was_alive(pid, at) else f"its process {pid} is gone"
-    silent = (clock.now() - updated).total_seconds()
-    if TABLE_TAG in tags and silent >= starting_seconds_max:
-        return f"no process took it up for {silent:.0f} s"
-    return None
+    return f"its process {launched[0]} is gone" if launched is not None and not _was_alive(*launched) else None
+
+
+def _death(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, updated: datetime, starting_seconds_max: float
+) -> str | None:
+    """Why a run counts as dead: its process is gone, or none has taken it up for too long."""
+    reason = why_dead(instance, run)
+    if reason is None and PID_TAG not in run.tags and TABLE_TAG in run.tags:
+        silent = (clock.now() - updated).total_seconds()
+        if silent >= starting_seconds_max and _launched(instance, run.run_id) is None:
+            return f"no process took it up for {silent:.0f} s"
+    return reason
 
 
 def _is_alive(tags: Mapping[str, str]) -> bool:

@@ -21,6 +21,8 @@ HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFINITIONS = "k2_assets.definitions"
 _PROBE_SECONDS = 2.0
+_DAEMON_SECONDS = 20.0
+"""How long Dagster's daemon may take to end its loops."""
 _LOGS = ("--log-format", "json")
 """Dagster's processes colour their logs otherwise, into files too."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -133,15 +135,19 @@ def webserver(settings: Settings, ports: Ports) -> Service:
     return Service("webserver", launch)
 
 
-def daemon(settings: Settings, webserver_url: Callable[[], str | None]) -> Service:
-    """Dagster's sensors and run queue; its heartbeats are read through the webserver."""
+def daemon(settings: Settings, webserver_url: Callable[[], str | None], runs_seconds_max: float) -> Service:
+    """Dagster's sensors and run queue; its heartbeats are read through the webserver.
+
+    runs_seconds_max: how long it may wait, when it ends, for runs it has forked itself.
+    """
     command = (sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace_file(settings)), *_LOGS)
 
     def healthy(_process_id: int) -> str | None:
         url = webserver_url()
         return url if url and daemon_is_healthy(url) else None
 
-    return Service("daemon", lambda: Launch(command, healthy), stop_seconds=20.0)
+    stop_seconds = _DAEMON_SECONDS + (runs_seconds_max if settings.launcher == "fast" else 0.0)
+    return Service("daemon", lambda: Launch(command, healthy), stop_seconds=stop_seconds)
 
 
 def api(settings: Settings, ports: Ports) -> Service:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import sys
 import time
@@ -22,6 +21,13 @@ if TYPE_CHECKING:
 ADOPT_SECONDS_MAX = 120.0
 RUNS_SECONDS_MAX = 30.0
 """How long running runs may finish; one that is cut short is planned again from the lake."""
+FAST_LAUNCHER = """
+# K2_LAUNCHER=fast: runs are forks of a warm process of the daemon. Without this section, Dagster's own launcher.
+run_launcher:
+  module: k2_assets.launcher
+  class: WarmRunLauncher
+"""
+"""What `fast` adds to Dagster's instance file."""
 DRAIN_SECONDS_MAX = 180.0
 """How long the last ingest may take: producers leave at most a few MiB in the broker."""
 SERVICES = {"broker": "kafka", "registry": "registry", "webserver": "dagster", "api": "api"}
@@ -65,7 +71,7 @@ class Stack:
         self._code = services.code_server(settings, ports)
         self._rest = (
             services.webserver(settings, ports),
-            services.daemon(settings, lambda: self._address("webserver")),
+            services.daemon(settings, lambda: self._address("webserver"), RUNS_SECONDS_MAX),
             services.api(settings, ports),
         )
 
@@ -91,8 +97,8 @@ class Stack:
         from k2_resources.supervisor import tail
 
         _say(f"starting K2 on {self.settings.home}")
+        self.supervisor.begin(self._code)  # it imports for seconds, as adoption does; neither waits for the other
         self.supervisor.start(*self._first)
-        self.supervisor.begin(self._code)  # it imports for seconds what adoption needs seconds to import, too
         if not self._adopt():
             self.supervisor.wait(0)
             log = self.supervisor.log_file("adopt")
@@ -123,6 +129,7 @@ class Stack:
         return drained
 
     def _let_runs_end(self) -> None:
+        """Wait for the runs of Dagster's own launcher; the daemon has waited for its forks."""
         deadline = time.monotonic() + RUNS_SECONDS_MAX
         while self._runs() and time.monotonic() < deadline and not self.supervisor.hurry.is_set():
             time.sleep(0.2)
@@ -193,7 +200,9 @@ def _prepare(settings: Settings) -> None:
     from k2_cli.services import REPOSITORY
 
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+    instance = (REPOSITORY / "dagster.yaml").read_text()
+    launcher = FAST_LAUNCHER if settings.launcher == "fast" else ""
+    (settings.dagster_home / "dagster.yaml").write_text(instance + launcher)
     if not settings.api_key_file.exists():
         _write(settings.api_key_file, secrets.token_urlsafe(32) + "\n")
 

@@ -44,7 +44,7 @@ def test_a_run_killed_at_each_step_is_recovered_by_the_next_tick(
     """Nothing lost, nothing twice, in trades and in dead letters, in one lake that meets every kill."""
     monkeypatch.setenv("K2_BATCH_AGE_SECONDS", "0")
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload([__name__, "k2_assets.definitions"])
+    forks.set_forkserver_preload([__name__, "k2_assets.warm"])
     schema_id = home.stack.register(home.binance)
     settings = home.stack.settings
     for round_, step in enumerate(failpoints.NAMES):

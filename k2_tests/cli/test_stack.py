@@ -11,9 +11,12 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Event, Thread
 
+import dagster as dg
 import psutil
 import pytest
+import yaml
 
+from k2_assets.launcher import WarmRunLauncher
 from k2_cli import services
 from k2_cli.stack import _end_last_stack, _prepare
 from k2_core.errors import AlreadyRunning, Unreachable
@@ -233,9 +236,16 @@ def test_the_api_key_is_made_once_and_is_its_owners_alone(settings):
     assert stat.S_IMODE(settings.api_key_file.stat().st_mode) == 0o600
 
 
-def test_dagster_finds_its_instance_file_in_its_home(settings):
-    _prepare(settings)
-    assert (settings.dagster_home / "dagster.yaml").read_bytes() == (services.REPOSITORY / "dagster.yaml").read_bytes()
+def test_dagster_finds_its_instance_file_in_its_home_with_the_launcher_asked_for(settings):
+    found = {}
+    for launcher in ("standard", "fast"):
+        _prepare(settings.model_copy(update={"launcher": launcher}))
+        found[launcher] = (settings.dagster_home / "dagster.yaml").read_text()
+    assert found["standard"] == (services.REPOSITORY / "dagster.yaml").read_text()
+    added = yaml.safe_load(found["fast"].removeprefix(found["standard"]))
+    assert added == {"run_launcher": {"module": "k2_assets.launcher", "class": "WarmRunLauncher"}}
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        assert isinstance(instance.run_launcher, WarmRunLauncher)
 
 
 def test_what_a_killed_stack_left_is_ended_by_the_next(settings):

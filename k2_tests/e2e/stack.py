@@ -13,18 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx2 as httpx
 import psutil
+
+from k2_assets.engine import Engine, open_engine
+from k2_assets.runs import UNDER_WAY
+from k2_core.contracts import INGESTED
+from k2_resources.settings import Settings
 
 READY_SECONDS_MAX = 180
 DRAIN_SECONDS_MAX = 240
 INGEST_SECONDS_MAX = 400
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1
 
 
-def k2(home: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+def k2(home: Path, *arguments: object, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run one `k2` command to its end."""
-    done = subprocess.run(command(home, *arguments), capture_output=True, text=True, env=environment(home), check=False)
+    ours = environment(home, **settings)
+    done = subprocess.run(command(home, *arguments), capture_output=True, text=True, env=ours, check=False)
     assert not check or done.returncode == 0, f"k2 {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -34,22 +41,22 @@ def command(home: Path, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "k2_cli.main", *words]
 
 
-def environment(home: Path) -> dict[str, str]:
-    """The environment of a user with this home and no other setting."""
+def environment(home: Path, **settings: str) -> dict[str, str]:
+    """The environment of a user with this home and no other setting than those named."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("K2_", "DAGSTER_"))}
-    return {**kept, "K2_HOME": str(home)}
+    return {**kept, "K2_HOME": str(home), **settings}
 
 
 class Up:
     """A running `k2 up`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self._told = (home / "up.out").open("a+")
         at = self._told.seek(0, os.SEEK_END)
         self.process = subprocess.Popen(
-            command(home, "up"), stdout=self._told, stderr=subprocess.STDOUT, env=environment(home)
+            command(home, "up"), stdout=self._told, stderr=subprocess.STDOUT, env=environment(home, **settings)
         )
         wait_for(lambda: self._ready(at), READY_SECONDS_MAX, "`k2 up` to be ready")
 
@@ -68,12 +75,16 @@ class Up:
         return told
 
     def await_ingested(self) -> None:
-        """Wait until the sensor's runs have read everything there is."""
-        wait_for(self._is_ingested, INGEST_SECONDS_MAX, "ingestion")
+        """Wait until the sensor's runs have read everything there is, and reported it."""
+        # a `k2 status` for each look would take the processor from what is waited for
+        with open_engine(Settings(home=self.home)) as engine, self.dagster() as instance:
+            wait_for(lambda: _lag(engine) == 0, INGEST_SECONDS_MAX, "ingestion")
+            under_way = dg.RunsFilter(statuses=UNDER_WAY)
+            wait_for(lambda: not instance.get_runs(under_way, limit=1), INGEST_SECONDS_MAX, "the last runs to end")
 
-    def _is_ingested(self) -> bool:
-        topics = self.status().get("topics")
-        return bool(topics) and all(topic["lag"] == 0 for topic in topics)
+    def dagster(self) -> dg.DagsterInstance:
+        """What Dagster has stored; to be used as a context."""
+        return dg.DagsterInstance.from_config(str(self.home / "dagster"))
 
     @contextmanager
     def api(self) -> Iterator[httpx.Client]:
@@ -104,14 +115,19 @@ class Up:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Up]:
+def running(home: Path, **settings: str) -> Iterator[Up]:
     """A stack that is stopped in the end, whatever happens."""
-    stack = Up(home)
+    stack = Up(home, **settings)
     try:
         yield stack
     finally:
         if stack.process.poll() is None:
             stack.stop()
+
+
+def _lag(engine: Engine) -> int:
+    """Records that wait, over all topics."""
+    return sum(records for table in INGESTED for records in engine.lag(table).values())
 
 
 def wait_for(done: Callable[[], bool], seconds_max: float, what: str) -> None:

@@ -56,7 +56,7 @@ def feed_everything(home):
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     """A stack that has ingested every real file once."""
-    with running(tmp_path_factory.mktemp("real") / "home") as stack:
+    with running(tmp_path_factory.mktemp("real") / "home", K2_BATCH_AGE_SECONDS="0") as stack:
         feed_everything(stack.home)
         stack.await_ingested()
         yield stack
@@ -162,12 +162,19 @@ def instant(day, time):
     return datetime.strptime(f"{day} {time}", "%m/%d/%Y %H:%M:%S.%f").replace(tzinfo=SYDNEY).astimezone(UTC)
 
 
-@pytest.mark.skipif(dagster_ui.CHROMIUM is None, reason="Debian's chromium is not installed")
+@pytest.fixture(scope="module")
+def page():
+    """One browser for all looks: it takes longer to start than to look."""
+    if dagster_ui.CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    with dagster_ui.browser_page() as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("what", dagster_ui.LOOKS, ids=lambda what: what.name)
-def test_the_dagster_ui_shows(loaded, tmp_path, what):
+def test_the_dagster_ui_shows(loaded, page, tmp_path, what):
     counted = (f"Materialized ({len(ASX_DAYS | BINANCE_DAYS)})",) if what.name == "partitions" else ()
-    with dagster_ui.browser_page() as page:
-        text = dagster_ui.look(page, loaded.endpoints["dagster"], replace(what, words=what.words + counted), tmp_path)
+    text = dagster_ui.look(page, loaded.endpoints["dagster"], replace(what, words=what.words + counted), tmp_path)
     assert (tmp_path / f"{what.name}.png").stat().st_size > 10_000
     if what.name == "partitions":
         assert "Failed (0)" in text

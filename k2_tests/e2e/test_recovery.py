@@ -7,9 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
 
+from k2_assets.runs import DIED_TAG
 from k2_core.contracts import QUOTES, TRADES
 from k2_resources.lake.catalog import Lake
 from k2_resources.settings import Settings
@@ -17,13 +19,15 @@ from k2_tests.e2e.stack import Up, command, environment, k2, running, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 ROWS, KILLED_ROWS = 300, 6_000
+SOON = {"K2_BATCH_AGE_SECONDS": "0"}
+"""What arrives is ingested with the next tick."""
 
 
 @pytest.fixture(scope="module")
 def toured(tmp_path_factory):
     """A home on which the tour was walked once."""
     home = tmp_path_factory.mktemp("e2e") / "a home with spaces"
-    tour = k2(home, "demo", "--once", "--rows", ROWS, check=False)
+    tour = k2(home, "demo", "--once", "--rows", ROWS, check=False, **SOON)
     return home, tour
 
 
@@ -59,6 +63,15 @@ def expected_rows(report: dict[str, object]) -> dict[str, int]:
     return found
 
 
+def is_running(instance: dg.DagsterInstance) -> bool:
+    """Whether a run has started and none is about to: what is killed then has a process that has named itself."""
+    started, starting = (
+        instance.get_runs(dg.RunsFilter(statuses=[status]), limit=1)
+        for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING)
+    )
+    return bool(started) and not starting
+
+
 def test_the_tour_ends_with_every_number_agreeing(toured):
     _, tour = toured
     assert tour.returncode == 0, tour.stdout + tour.stderr
@@ -76,19 +89,20 @@ def test_the_tour_leaves_no_process_and_no_lock_behind(toured):
 def recovered(toured):
     """The same home after kill -9 of everything in the middle of a feed, up again, and the feed sent again."""
     home, _ = toured
-    before = lake_of(home).state(TRADES).sequence_number
-    stack = Up(home)
+    lake = lake_of(home)
+    before = lake.state(TRADES).sequence_number
+    stack = Up(home, **SOON)
     with subprocess.Popen(
         command(home, *simulation(7, "SIMKILL", KILLED_ROWS)),
         env=environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as feed:
-        wait_for(lambda: lake_of(home).state(TRADES).sequence_number > before + 1, 200, "a first commit")
+        wait_for(lambda: lake.state(TRADES).sequence_number > before + 1, 200, "a first commit")
         killed = stack.kill_everything()
         feed.kill()
     wait_for(lambda: not any(map(psutil.pid_exists, killed)), 30, "the dead to be gone")
-    with running(home) as again:
+    with running(home, **SOON) as again:
         report = simulate(home, 7, "SIMKILL", KILLED_ROWS)
         again.await_ingested()
         yield again, report
@@ -117,12 +131,33 @@ def test_status_is_healthy_and_names_the_key_file_but_not_the_key(recovered):
     assert (stack.home / "api.key").stat().st_mode & 0o777 == 0o600
 
 
+def test_kill_9_of_the_daemon_and_of_the_run_it_forked_then_the_next_tick_goes_on_exactly(recovered):
+    stack, _ = recovered
+    daemon = psutil.Process(stack.endpoints["pids"]["daemon"])
+    words = command(stack.home, *simulation(9, "SIMDAEMON", ROWS))
+    with (
+        stack.dagster() as instance,
+        subprocess.Popen(words, env=environment(stack.home), stdout=subprocess.PIPE, text=True) as feed,
+    ):
+        wait_for(lambda: is_running(instance), 120, "a run")
+        for process in [daemon, *daemon.children(recursive=True)]:
+            process.kill()
+        report = json.loads(feed.communicate()[0].splitlines()[-1])
+    stack.await_ingested()
+    with stack.dagster() as instance:
+        told = [run.tags[DIED_TAG] for run in instance.get_runs() if DIED_TAG in run.tags]
+    assert stack.endpoints["pids"]["daemon"] != daemon.pid
+    assert rows_of(stack.home, *expected_rows(report)) == expected_rows(report)
+    assert told
+
+
 def test_a_wiped_dagster_home_changes_nothing_and_the_next_run_goes_on(recovered):
+    """Here with Dagster's own launcher: nothing but Dagster depends on how a run is launched."""
     stopped, _ = recovered
     assert stopped.stop() == 0
     home, before = stopped.home, rows_of(stopped.home, "SIMBTCUSDT", "ASIM")
     shutil.rmtree(home / "dagster")
-    with running(home) as stack:
+    with running(home, K2_LAUNCHER="standard", **SOON) as stack:
         report = simulate(home, 8, "SIMWIPE", ROWS)
         stack.await_ingested()
     assert rows_of(home, "SIMBTCUSDT", "ASIM") == before
