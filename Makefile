@@ -51,8 +51,10 @@ torture: setup  ## the long forms: SEEDS simulated schedules, then KILLS kill -9
 
 MINUTES ?= 60
 FEED_KILLS ?= 50
-soak: setup  ## the live feed for MINUTES at 60 times the clock, every fault in its turn, FEED_KILLS kill -9
+BATCHES ?= 2000
+soak: setup  ## the live feed for MINUTES at 60 times the clock, every fault in its turn, FEED_KILLS kill -9; BATCHES with upkeep
 	$(PY) -m k2_tests.soak.feed --minutes $(MINUTES) --kills $(FEED_KILLS)
+	$(PY) -m k2_tests.soak.upkeep --batches $(BATCHES)
 
 bench: setup  ## every bench in one run, as Markdown
 	$(PY) -m k2_tests.bench

@@ -1,13 +1,16 @@
 """Assets of the tables a topic feeds, and the jobs that execute planned ranges."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
+from k2_assets.check_shown import sample
 from k2_assets.engine import Engine, open_engine
+from k2_assets.reloading import Reloaded, reload_day
 from k2_assets.reports import report
 from k2_assets.runs import TABLE_TAG, record_process
 from k2_assets.tables import asset_key, table_spec
@@ -54,17 +57,18 @@ def ingested(table: Table, feeds: tuple[Feed, ...]) -> dg.AssetsDefinition:
 
         The sensor's runs carry ranges and no partition key: a range holds any dates, and the report names those it
         touched. A run without ranges, such as one launched from the UI, plans for itself and ingests until nothing
-        waits; launched for a date, it ends by materializing that date. It reads what is in the topics: it does not
-        fetch the date from its source.
+        waits. Launched for a date, it first sends that date again from the sources of record of its feeds, and ends
+        by materializing it.
         """
         record_process(context.instance, context.run.run_id)
         settings = k2.settings()
         with open_engine(settings) as engine:
-            for committed in _execute(engine, table, config, context.run.run_id):
-                context.log.info(_sentence(committed))
+            day = date.fromisoformat(context.partition_key) if context.has_partition_key else None
+            sent = _reload(context, engine, table, day) if day else []
+            _execute(context, engine, table, config)
             report(context, engine.lake, table, engine.feeds, settings.run_dates_max)
-            if context.has_partition_key:
-                yield _asked_for(engine, table, date.fromisoformat(context.partition_key))
+            if day:
+                yield _asked_for(engine, table, day, sent)
 
     return ingest
 
@@ -80,7 +84,22 @@ def ingest_job(table: Table) -> UnresolvedAssetJobDefinition:
     )
 
 
-def _execute(engine: Engine, table: Table, config: IngestConfig, run_id: str) -> Iterator[Committed]:
+def _reload(context: dg.AssetExecutionContext, engine: Engine, table: Table, day: date) -> list[Reloaded]:
+    """Send a date again, ingesting whenever the embedded broker is full of it."""
+    sent = reload_day(
+        engine.settings, engine.feeds, table, day, lambda: _execute(context, engine, table, IngestConfig())
+    )
+    for told in sent:
+        context.log.info(f"{told.feed} of {day}: {told.absent or f'{told.sent:,} rows sent again'}")
+    return sent
+
+
+def _execute(context: dg.AssetExecutionContext, engine: Engine, table: Table, config: IngestConfig) -> None:
+    for committed in _committed(engine, table, config, context.run.run_id):
+        context.log.info(_sentence(committed))
+
+
+def _committed(engine: Engine, table: Table, config: IngestConfig, run_id: str) -> Iterator[Committed]:
     if config.ranges:
         yield from engine.execute(table, [OffsetRange(**r.model_dump()) for r in config.ranges], run_id)
         return
@@ -98,7 +117,12 @@ def _sentence(committed: Committed) -> str:
     )
 
 
-def _asked_for(engine: Engine, table: Table, day: date) -> dg.MaterializeResult:
-    """The date a run was launched for, as it is stored now."""
+def _asked_for(engine: Engine, table: Table, day: date, sent: Sequence[Reloaded]) -> dg.MaterializeResult:
+    """The date a run was launched for, as it is stored now. sent: what its sources of record gave."""
     rows = len(day_rows(engine.lake, table, day, ["message_id"]))
-    return dg.MaterializeResult(asset_key=asset_key(table), metadata={"dagster/partition_row_count": rows})
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": rows,
+        "rows_sent_again": sum(told.sent for told in sent),
+        "sources": sample([vars(told) for told in sent], ("feed", "sent", "rejected", "absent")),
+    }
+    return dg.MaterializeResult(asset_key=asset_key(table), metadata=metadata)

@@ -3,8 +3,10 @@
 import dagster as dg
 
 from k2_assets.engine import Engine
-from k2_core.contracts import Table
+from k2_core.contracts import Column, Table
 from k2_core.feeds import Feed, feeds_of
+
+OWNER = "team:market_data"
 
 
 def topic_key(feed: Feed) -> dg.AssetKey:
@@ -19,7 +21,9 @@ def topic_spec(feed: Feed) -> dg.AssetSpec:
         description=f"Topic {feed.topic}: {feed.kind}s of {feed.exchange}, sequence rule `{feed.rule}`.",
         group_name="topics",
         kinds={"kafka"},
+        owners=[OWNER],
         metadata={
+            "dagster/column_schema": dg.TableSchema([shown_column(column) for column in feed.table.feed_columns]),
             "topic": feed.topic,
             "subject": feed.subject,
             "kafka_partitions": feed.kafka_partitions,
@@ -28,6 +32,14 @@ def topic_spec(feed: Feed) -> dg.AssetSpec:
             "table": feed.table.name,
         },
     )
+
+
+def shown_column(column: Column, *, unique: bool = False) -> dg.TableColumn:
+    """Project a column of a contract to what Dagster shows of it."""
+    choices = [f"one of {', '.join(column.choices)}"] if column.choices else []
+    constraints = dg.TableColumnConstraints(nullable=column.nullable, unique=unique, other=choices)
+    unit = f" Unit: {column.unit}." if column.unit else ""
+    return dg.TableColumn(column.name, str(column.type), f"{column.doc}{unit}", constraints)
 
 
 def observe(engine: Engine, table: Table) -> list[dg.AssetObservation]:

@@ -1,5 +1,6 @@
 """What Dagster is given, seen whole: a change of this picture is meant, or it is a mistake."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,49 +9,34 @@ import dagster as dg
 
 from k2_assets.definitions import build_definitions
 from k2_assets.tables import asset_key, column_schema
+from k2_assets.topics import OWNER
 from k2_core.contracts import INGESTED, TRADES
 from k2_resources.settings import Settings
-
-TICK_CHECKS = ["dead_letters", "duplicate_keys", "freshness", "sequence_gaps", "value_rules"]
-OTHER_CHECKS = ["dead_letters", "duplicate_keys", "value_rules"]
-LINEAGE = {
-    "kafka/binance-trades": [],
-    "kafka/binance-quotes": [],
-    "kafka/asx-trades": [],
-    "kafka/asx-quotes": [],
-    "kafka/binance-instruments": [],
-    "kafka/asx-instruments": [],
-    "kafka/coverage": [],
-    "market_data/trades": ["kafka/asx-trades", "kafka/binance-trades"],
-    "market_data/quotes": ["kafka/asx-quotes", "kafka/binance-quotes"],
-    "market_data/instruments": ["kafka/asx-instruments", "kafka/binance-instruments"],
-    "audit/coverage": ["kafka/coverage"],
-}
-CHECKS = {
-    "market_data/trades": TICK_CHECKS,
-    "market_data/quotes": TICK_CHECKS,
-    "market_data/instruments": OTHER_CHECKS,
-    "audit/coverage": OTHER_CHECKS,
-}
+from k2_tests.assets.picture import FILE, picture
 
 
-def test_assets_and_their_lineage_are_as_drawn() -> None:
+def test_the_picture_is_as_drawn() -> None:
+    """`python -m k2_tests.assets.picture` draws it anew; its diff is what a change means."""
+    assert picture(build_definitions()) == json.loads(FILE.read_text())
+
+
+def test_everything_says_what_it_is_whose_it_is_and_what_its_columns_are() -> None:
     graph = build_definitions().resolve_asset_graph()
-    drawn = {
-        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
-        for key in graph.get_all_asset_keys()
-    }
-    assert drawn == LINEAGE
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description, key
+        assert (node.group_name or "default") != "default", key
+        assert node.kinds, key
+        assert node.owners == [OWNER], key
+        if "dagster/table_name" in node.metadata:
+            assert "dagster/column_schema" in node.metadata, key
 
 
-def test_each_table_has_its_checks_and_both_are_daily() -> None:
+def test_checks_are_daily_where_their_asset_is_and_only_day_close_blocks() -> None:
     graph = build_definitions().resolve_asset_graph()
-    found: dict[str, list[str]] = {}
     for key in graph.asset_check_keys:
-        found.setdefault(key.asset_key.to_user_string(), []).append(key.name)
         assert graph.get(key).partitions_def == graph.get(key.asset_key).partitions_def is not None
         assert not graph.get(key).blocking
-    assert {table: sorted(names) for table, names in found.items()} == CHECKS
 
 
 def test_each_table_has_a_job_without_checks_and_a_running_sensor() -> None:

@@ -14,7 +14,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from k2_tests.bench import commit_cost, decode_rate, end_to_end, feed_rate, latency, verdict_cost, verify_rate
+from k2_tests.bench import (
+    bars_rate,
+    commit_cost,
+    dagster_storage,
+    decode_rate,
+    end_to_end,
+    feed_rate,
+    latency,
+    launch_latency,
+    live_rate,
+    verdict_cost,
+    verify_rate,
+)
 
 Run = Callable[[], dict[str, Any]]
 Render = Callable[[Mapping[str, Any]], str]
@@ -22,11 +34,15 @@ Render = Callable[[Mapping[str, Any]], str]
 BENCHES: dict[str, tuple[str, Run, Render]] = {
     "decode": ("Decode", decode_rate.run, decode_rate.table),
     "feeds": ("From a source to Kafka, by feed", feed_rate.run, feed_rate.table),
+    "live": ("From the wire to Kafka, live", live_rate.run, live_rate.table),
     "verdict": ("Verdict", verdict_cost.run, verdict_cost.table),
     "end_to_end": ("From topic to committed table", end_to_end.run, end_to_end.table),
     "commit": ("Commit against the number of commits before it", commit_cost.run, commit_cost.table),
     "verify": ("Proof of a table", verify_rate.run, verify_rate.table),
     "latency": ("From produced to committed", latency.run, latency.table),
+    "bars": ("Bars from trades", bars_rate.run, bars_rate.table),
+    "dagster": ("What Dagster keeps of runs", dagster_storage.run, dagster_storage.table),
+    "launch": ("From a sensor's tick to a finished run", launch_latency.run, launch_latency.table),
 }
 
 
