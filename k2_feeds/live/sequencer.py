@@ -49,7 +49,9 @@ class Numbers:
             is_next = newest_us >= 0 and begins_anew(newest_us // 1_000, self.last, event_us // 1_000, number)
             self.session += is_next
             self.first, self.last, self.below = number, number, Intervals()
-            return Admitted(True, began_anew=is_next or not is_first)
+            # the first ids of a numbering may have gone by while nobody listened
+            unseen = (0, number - 1) if is_next and number else None
+            return Admitted(True, unseen, began_anew=is_next or not is_first)
         if self._holds(number):
             return Admitted(False)
         self._absorb(number)
@@ -93,7 +95,10 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What one id is. hole: ids between the highest so far and this one, inclusive, when it left some out."""
+    """What one id is. hole: ids between the highest so far and this one, inclusive, when it left some out.
+
+    Where a numbering begins, nobody has said which id is its first: then the hole is everything below.
+    """
 
     is_new: bool
     hole: tuple[int, int] | None = None

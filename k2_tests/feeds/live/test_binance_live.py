@@ -213,6 +213,22 @@ def test_holes_of_the_numbering_before_are_beyond_recovery(hurried):
         assert "numbering 1, not 0" in told["evidence"]
 
 
+def test_the_first_trades_of_a_numbering_are_asked_for_when_nobody_listened(hurried):
+    with hurried(awaits_client=False) as scene:
+        until(lambda: scene.running.ledger.trade_count(FIRST) > 20)
+        scene.running.faults.inject("id_reset", first_id=3, seconds=4_000)
+        until(lambda: len([t for t in scene.running.ledger.trades(FIRST) if t.session]) > 20)
+        *_, last = (t for t in scene.running.ledger.trades(FIRST) if not t.session)
+        known = Known(last.trade_id, 0, last.time_us)
+        with scene.collecting(symbols=[FIRST], known={FIRST: known}.get) as run:
+            first = until(lambda: min(scene.ids(FIRST), default=0))
+            scene.running.pause()
+            published = {t.trade_id for t in scene.running.ledger.trades(FIRST) if t.session}
+            until(lambda: set(scene.ids(FIRST)) == published)
+        run.ended()
+        assert (first > 3, min(published), run.live.sequencer.session(FIRST)) == (True, 3, 1)
+
+
 def test_frames_of_a_feed_nobody_collects_now_are_neither_sent_nor_lost(hurried):
     frame = b'{"u":7,"s":"SIMBTCUSDT","b":"1.0","B":"1.0","a":"2.0","A":"1.0"}'
     with hurried() as scene:

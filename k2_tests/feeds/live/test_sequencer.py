@@ -77,14 +77,17 @@ def test_a_numbering_is_the_next_one_by_the_rule_of_the_judge():
     assert ours.trade("S", 1, 7 + HOUR_US + 1_000) == Admitted(True, began_anew=True)
     assert ours.session("S") == 2
     assert ours.trade("S", 9, 7 + HOUR_US + 1_000) == Admitted(True, (2, 8))
-    assert ours.trade("S", 1, 9 + 2 * HOUR_US + 2_000) == Admitted(True, began_anew=True)
+    assert ours.trade("S", 1, 9 + 2 * HOUR_US + 2_000) == Admitted(True, (0, 0), began_anew=True)
     assert ours.session("S") == 3
+    assert ours.missing("S", (0, 0)) == [(0, 0)]
+    assert ours.fill("S", 0)
+    assert ours.missing("S", (0, 0)) == []
 
 
 def test_a_numbering_may_begin_while_nobody_listens():
     ours = Sequencer()
     ours.begin("S", 100, newest_us=5, session=0)
-    assert ours.trade("S", 2, 5 + HOUR_US + 1_000) == Admitted(True, began_anew=True)
+    assert ours.trade("S", 2, 5 + HOUR_US + 1_000) == Admitted(True, (0, 1), began_anew=True)
     assert (ours.session("S"), ours.session("T")) == (1, 0)
     ours.begin("T", 100, newest_us=5, session=0)
     assert ours.trade("T", 90, 5 + HOUR_US + 1_000) == Admitted(True)
