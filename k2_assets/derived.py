@@ -1,7 +1,8 @@
 """Bars as assets: minute bars of a date from its trades, the daily bar from those.
 
 A schedule looks each minute whether trades came since bars were built, and asks for one run that builds what is due and
-says so date by date. From the UI, or in a backfill, a run builds its date anew from all its trades.
+says so date by date. That run is no run of the assets: Dagster 1.13 refuses one without a partition key downstream of
+assets that have partitions. From the UI, or in a backfill, a run builds its date anew from all its trades.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from k2_assets.partitions import DAILY, is_partition
 from k2_assets.runs import UNDER_WAY, record_process
@@ -74,7 +74,7 @@ _OF_PRINTS = {
 
 def derived_definitions(settings: Settings, feeds: tuple[Feed, ...]) -> dg.Definitions:
     """Define the bars, the job that refreshes them, and the schedule that asks for it. Connects to nothing."""
-    job = _job()
+    job = _job(feeds)
     return dg.Definitions(assets=[_bars(feeds)], jobs=[job], schedules=[_schedule(job, feeds)])
 
 
@@ -127,17 +127,17 @@ def _bars(feeds: tuple[Feed, ...]) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
     def bars(context: dg.AssetExecutionContext, k2: K2Resource) -> Iterator[dg.MaterializeResult]:
-        """Build the date the run is for; without one, everything that is due. A date is replaced whole."""
+        """Build the date the run is for, anew from all its trades. A date is replaced whole."""
         record_process(context.instance, context.run.run_id)
-        settings = k2.settings()
-        lake, rules = Lake(settings.catalog(), settings.warehouse_path()), rules_of(settings, feeds)
-        ensure(lake)
-        if context.has_partition_key:
-            yield from _asked_for(context, lake, rules)
-        else:
-            _refreshed(context, lake, rules, settings.run_dates_max)
+        yield from _asked_for(context, *_opened(k2.settings(), feeds))
 
     return bars
+
+
+def _opened(settings: Settings, feeds: tuple[Feed, ...]) -> tuple[Lake, Rules]:
+    lake = Lake(settings.catalog(), settings.warehouse_path())
+    ensure(lake)
+    return lake, rules_of(settings, feeds)
 
 
 def _spec(table: Table, upstream: Table, how: str, columns: dict[str, tuple[str, ...]]) -> dg.AssetSpec:
@@ -162,14 +162,23 @@ def _spec(table: Table, upstream: Table, how: str, columns: dict[str, tuple[str,
     )
 
 
-def _job() -> UnresolvedAssetJobDefinition:
-    return dg.define_asset_job(
-        JOB,
-        selection=dg.AssetSelection.assets(*map(asset_key, BARS)).without_checks(),
+def _job(feeds: tuple[Feed, ...]) -> dg.JobDefinition:
+    @dg.op(name="refresh", pool="bars", description="Build what is due, and tell it date by date.")
+    def build_due(context: dg.OpExecutionContext, k2: K2Resource) -> None:
+        record_process(context.instance, context.run.run_id)
+        settings = k2.settings()
+        _refreshed(context, *_opened(settings, feeds), settings.run_dates_max)
+
+    @dg.job(
+        name=JOB,
         description="Build the bars of every date whose trades changed since, minute bars first.",
         executor_def=dg.in_process_executor,
         tags={DERIVED_TAG: "bars"},
     )
+    def refresh_bars() -> None:
+        build_due()
+
+    return refresh_bars
 
 
 def _asked_for(context: dg.AssetExecutionContext, lake: Lake, rules: Rules) -> Iterator[dg.MaterializeResult]:
@@ -183,7 +192,7 @@ def _asked_for(context: dg.AssetExecutionContext, lake: Lake, rules: Rules) -> I
         yield _result(build_day(lake, rules, day))
 
 
-def _refreshed(context: dg.AssetExecutionContext, lake: Lake, rules: Rules, dates_max: int) -> None:
+def _refreshed(context: dg.OpExecutionContext, lake: Lake, rules: Rules, dates_max: int) -> None:
     """Tell what runs before this one built and did not tell, build what is due, and fail once all had its turn."""
     for table in BARS:
         for event in untold(context.instance, lake, table, dates_max):
@@ -232,7 +241,7 @@ def _metadata(build: Build) -> dict[str, Any]:
     return {**facts, **counted, **named}
 
 
-def _schedule(job: UnresolvedAssetJobDefinition, feeds: tuple[Feed, ...]) -> dg.ScheduleDefinition:
+def _schedule(job: dg.JobDefinition, feeds: tuple[Feed, ...]) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=JOB,
         job=job,

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from k2_assets.derived import DERIVED_TAG, JOB, derived_definitions, untold
+from k2_assets.partitions import DAILY
 from k2_assets.tables import asset_key
 from k2_core.contracts import TRADES, Table
 from k2_core.derived_tables import BARS, BARS_1D, BARS_1M
@@ -34,12 +35,13 @@ class Home:
         register(self.lake)
         resources = {"k2": K2Resource(home=str(path))}
         own = derived_definitions(self.settings, load_feeds(self.settings))
-        trades = dg.Definitions(assets=[dg.AssetSpec(asset_key(TRADES))], resources=resources)
-        self.definitions = dg.Definitions.merge(own, trades)
+        spec = dg.AssetSpec(asset_key(TRADES), partitions_def=DAILY)
+        self.definitions = dg.Definitions.merge(own, dg.Definitions(assets=[spec], resources=resources))
 
     def put(self, ids: list[int], **changes: Any) -> None:
         put(self.lake, Batch(ids, **changes))
         collect(self.lake, TRADES)
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(TRADES), partition=DAY.isoformat()))
 
     def tick(self) -> Any:
         schedule = self.definitions.resolve_schedule_def(JOB)
@@ -49,14 +51,13 @@ class Home:
             return schedule.evaluate_tick(context)
 
     def run(self, day: date | None = None, *tables: Table, must_succeed: bool = True) -> dg.ExecuteInProcessResult:
-        return self.definitions.resolve_job_def(JOB).execute_in_process(
-            run_config=QUIET,
-            instance=self.instance,
-            partition_key=day.isoformat() if day else None,
-            asset_selection=[asset_key(t) for t in tables] or None,
-            raise_on_error=must_succeed,
-            tags={"dagster/schedule_name": JOB},
-        )
+        asked: dict[str, Any] = {"run_config": QUIET, "instance": self.instance, "raise_on_error": must_succeed}
+        if day is None:
+            job = self.definitions.resolve_job_def(JOB)
+            return job.execute_in_process(tags={"dagster/schedule_name": JOB}, **asked)
+        everything = self.definitions.resolve_implicit_global_asset_job_def()
+        wanted = [asset_key(t) for t in tables or BARS]
+        return everything.execute_in_process(partition_key=day.isoformat(), asset_selection=wanted, **asked)
 
     def told(self, table: Table) -> list[tuple[str | None, dict[str, Any]]]:
         records = self.instance.fetch_materializations(asset_key(table), limit=100, ascending=True).records
