@@ -24,6 +24,7 @@ ARGUMENTS = (
 )
 SIZE = {"width": 1600, "height": 1000}
 PATIENCE_MS = 60_000
+REPOSITORY = "__repository__@k2"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Look:
 
 
 LOOKS = (
+    Look("picture", "/asset-groups", ("topics", "ticks", "derived", "days", "reference", "audit", "upkeep")),
     Look("lineage-trades", "/assets/market_data/trades?view=lineage", ("binance-trades", "asx-trades", "trades")),
     Look("lineage-quotes", "/assets/market_data/quotes?view=lineage", ("binance-quotes", "asx-quotes", "quotes")),
     Look("partitions", "/assets/market_data/trades?view=partitions", ("Materialized",)),
@@ -71,6 +73,19 @@ def look(page: Page, url: str, what: Look, folder: Path) -> str:
     page.wait_for_load_state("networkidle")
     page.screenshot(path=folder / f"{what.name}.png")
     return page.inner_text("body")
+
+
+def backfill(page: Page, url: str, group: str, partitions: str) -> None:
+    """Launch a backfill of a whole group, as people do. partitions: as typed, e.g. `[2025-03-11...2025-03-13]`."""
+    page.goto(f"{url}/locations/{REPOSITORY}/asset-groups/{group}")
+    page.get_by_role("button", name="Materialize all").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Show all partitions").click()
+    box = dialog.get_by_placeholder("ex: ", exact=False)
+    box.fill(partitions)
+    box.press("Enter")
+    dialog.get_by_role("button", name="Launch backfill").click()
+    dialog.wait_for(state="hidden")
 
 
 if __name__ == "__main__":

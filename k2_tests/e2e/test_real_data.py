@@ -12,15 +12,18 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 
 from k2_assets.outcomes import check_outcomes, materialized_days
 from k2_core.contracts import DEAD_LETTERS, QUOTES, TRADES
+from k2_core.derived_tables import BARS_1D, BARS_1M
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.scans import open_gaps
 from k2_resources.settings import Settings
 from k2_tests.e2e import dagster_ui
-from k2_tests.e2e.stack import command, environment, k2, running
+from k2_tests.e2e.stack import command, environment, k2, running, wait_for
 
 DATA = Settings().sample_data
 pytestmark = [
@@ -169,6 +172,26 @@ def page():
         pytest.skip("Debian's chromium is not installed")
     with dagster_ui.browser_page() as opened:
         yield opened
+
+
+def test_bars_of_every_day_come_from_one_backfill_launched_in_the_ui(loaded, page):
+    home, url = loaded.home / "dagster", loaded.endpoints["dagster"]
+    dagster_ui.backfill(page, url, "derived", "[2014-03-10...2014-03-14], [2024-08-08...2024-08-09]")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+
+        def ended():
+            return [b.status for b in instance.get_backfills() if b.status is not BulkActionStatus.REQUESTED]
+
+        wait_for(ended, 300, "the backfill to end")
+        assert ended() == [BulkActionStatus.COMPLETED_SUCCESS]
+    for table in (BARS_1M, BARS_1D):
+        assert materialized_days(home, table) >= ASX_DAYS | BINANCE_DAYS
+    days = lake_of(loaded).load(BARS_1D).scan("symbol = 'BHP' and exchange_date = '2014-03-11'").to_arrow().to_pylist()
+    (day,) = days
+    names = ("open_price", "high_price", "low_price", "close_price", "volume", "vwap")
+    expected = ["35.95", "36.45", "35.84", "35.95", "6705250", "36.13216705"]
+    assert [day[name] for name in names] == [Decimal(text) for text in expected]
+    assert (day["trade_count"], day["is_final"]) == (21_653, True)
 
 
 @pytest.mark.parametrize("what", dagster_ui.LOOKS, ids=lambda what: what.name)
