@@ -130,9 +130,9 @@ def _lag(engine: Engine) -> int:
     return sum(records for table in INGESTED for records in engine.lag(table).values())
 
 
-def wait_for(done: Callable[[], bool], seconds_max: float, what: str) -> None:
-    """Wait until something is so."""
+def wait_for(done: Callable[[], object], seconds_max: float, what: str, *, poll_seconds: float = _POLL_SECONDS) -> None:
+    """Wait until something is so. poll_seconds: between two looks; longer where a look costs more."""
     end = time.monotonic() + seconds_max
     while not done():
         assert time.monotonic() < end, f"waited {seconds_max} s for {what}"
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds)

@@ -61,7 +61,7 @@ def test_a_gap_holds_up_its_day_and_tells_once_until_it_is_repaired(tmp_path):
             stack.await_ingested()
             assert check_outcomes(home / "dagster", TRADES, [DAY])["sequence_gaps", DAY] == "FAILED"
             wait_for(lambda: posts.taken and mails.taken, PATIENCE_SECONDS, "an alert")
-            wait_for(lambda: blocked(home), PATIENCE_SECONDS, "the day close to be tried")
+            wait_for(lambda: blocked(home), PATIENCE_SECONDS, "the day close to be tried", poll_seconds=1)
             time.sleep(QUIET_SECONDS)
             assert closed(home) == []
             about_the_gap(posts.taken, "firing", DAY)
@@ -70,7 +70,7 @@ def test_a_gap_holds_up_its_day_and_tells_once_until_it_is_repaired(tmp_path):
             assert "1 gaps asked for" in repaired.stdout
             stack.await_ingested()
             assert check_outcomes(home / "dagster", TRADES, [DAY])["sequence_gaps", DAY] == "SUCCEEDED"
-            wait_for(lambda: closed(home), PATIENCE_SECONDS, "the day to close")
+            wait_for(lambda: closed(home), PATIENCE_SECONDS, "the day to close", poll_seconds=1)
             wait_for(
                 lambda: any(post["state"] == "recovered" for post in posts.taken), PATIENCE_SECONDS, "the recovery"
             )
