@@ -101,7 +101,8 @@ def _death(
 ) -> str | None:
     """Why a run counts as dead: its process is gone, or none has taken it up for too long."""
     reason = why_dead(instance, run)
-    if reason is None and PID_TAG not in run.tags and TABLE_TAG in run.tags:
+    # what other jobs there are may start slowly, but not while nothing runs that could start them
+    if reason is None and PID_TAG not in run.tags and (TABLE_TAG in run.tags or not starting_seconds_max):
         silent = (clock.now() - updated).total_seconds()
         if silent >= starting_seconds_max and _launched(instance, run.run_id) is None:
             return f"no process took it up for {silent:.0f} s"

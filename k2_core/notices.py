@@ -27,6 +27,7 @@ RUNBOOK_SECTIONS: Mapping[str, str] = {
     "UNREACHABLE": "unreachable-a-server-did-not-answer",
     "CATALOG_LOST": "catalog_lost-the-catalog-does-not-know-its-tables",
     "DAMAGED": "damaged-a-stored-file-is-missing-or-altered",
+    "SPILL_FULL": "spill_full-a-live-feed-has-no-room-left",
     "UNWRITABLE": "unwritable-a-file-could-not-be-written",
     "FENCED_OUT": "fenced_out-another-writer-was-faster",
     "BAD_INPUT": "bad_input-a-server-or-a-person-gave-something-that-cannot-be-understood",

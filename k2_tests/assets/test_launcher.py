@@ -71,7 +71,12 @@ class Launching:
 
     def end(self, run_id: str) -> dg.DagsterRunStatus:
         """Wait for the end of a run, looking after the dead as the sensors do. Returns how it ended."""
-        eventually(lambda: fail_dead_runs(self.instance) or self.run(run_id).is_finished)
+
+        def is_over() -> bool:
+            fail_dead_runs(self.instance)
+            return self.run(run_id).is_finished
+
+        eventually(is_over)
         return self.run(run_id).status
 
     def story(self, run_id: str) -> str:
@@ -193,6 +198,7 @@ def test_a_killed_fork_server_takes_no_run_along_and_is_back_for_the_next(launch
     for waiting in (process, other):
         assert waiting.is_running()
         waiting.kill()
+        eventually(lambda waiting=waiting: has_ended(waiting))
     assert (launching.end(run_id), launching.end(after_id)) == (Status.FAILURE, Status.FAILURE)
 
 
