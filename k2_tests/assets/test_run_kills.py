@@ -37,7 +37,7 @@ def ask(home: DagsterHome) -> dg.RunRequest:
     return request
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_run_killed_at_each_step_is_recovered_by_the_next_tick(
     home: DagsterHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
