@@ -14,13 +14,13 @@ from k2_assets.told import Told, receipts_since
 from k2_core.contracts import Table
 from k2_core.feeds import Feed
 from k2_core.screen import int64s
+from k2_core.tables import LINEAGE_NAMES
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.issues import day_differences
 from k2_resources.lake.scans import day_rows
 from k2_resources.settings import Settings
 
 _SYMBOLS = ("first symbol", "last symbol")
-_PLACE = ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")
 
 
 def duplicate_keys(lake: Lake, table: Table, _feeds: tuple[Feed, ...], day: date) -> dg.AssetCheckResult:
@@ -76,7 +76,7 @@ def receipts_equal_rows(lake: Lake, table: Table, feeds: tuple[Feed, ...], day: 
     Rows and receipts are read at the same commit, the last one told: what is committed meanwhile is in neither.
     """
     told = receipts_since(lake, table, day)
-    rows = day_rows(lake, table, day, _PLACE, told[-1].snapshot_id if told else None)
+    rows = day_rows(lake, table, day, LINEAGE_NAMES, told[-1].snapshot_id if told else None)
     return receipts_result(feeds, told, rows, day)
 
 
@@ -93,7 +93,7 @@ def receipts_result(feeds: tuple[Feed, ...], told: Sequence[Told], rows: pa.Tabl
         for name in sorted({*stored, *stated})
         if stated[name] != stored.get(name, 0)
     ]
-    places = rows.group_by(list(_PLACE)).aggregate([([], "count_all")])
+    places = rows.group_by(list(LINEAGE_NAMES)).aggregate([([], "count_all")])
     twice = places.filter(pc.greater(places["count_all"], 1))
     said = [f"{len(unequal)} feeds have other rows than their receipts say"] if unequal else []
     said += [f"{len(twice)} records are stored more than once"] if len(twice) else []
@@ -105,7 +105,7 @@ def receipts_result(feeds: tuple[Feed, ...], told: Sequence[Told], rows: pa.Tabl
             "rows_in_receipts": sum(stated.values()),
             "difference": len(rows) - sum(stated.values()),
             "feeds": sample(unequal, ("feed", "in_receipts", "stored")),
-            "repeated_records": sample(twice.slice(0, SAMPLE_ROWS).to_pylist(), (*_PLACE, "count_all")),
+            "repeated_records": sample(twice.slice(0, SAMPLE_ROWS).to_pylist(), (*LINEAGE_NAMES, "count_all")),
         },
     )
 

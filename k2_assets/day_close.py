@@ -22,12 +22,13 @@ from k2_assets.partitions import DAILY, is_partition
 from k2_assets.runs import record_process
 from k2_assets.tables import asset_key, column_schema
 from k2_assets.topics import OWNER
-from k2_core.certificates import LINEAGE, decimal_columns, digest_columns
+from k2_core.certificates import decimal_columns, digest_columns
 from k2_core.contracts import DAYS, TICK_TABLES, Table
 from k2_core.derived_tables import BARS_1D
 from k2_core.errors import NotFound
 from k2_core.exchange_dates import FIRST_DATE
 from k2_core.feeds import Feed, feeds_of
+from k2_core.tables import LINEAGE_NAMES
 from k2_core.verdict import HALT_ABOVE
 from k2_resources import clock
 from k2_resources.bindings import K2Resource
@@ -136,7 +137,7 @@ def _lineage() -> dg.TableColumnLineage:
         "present": lambda table: ("message_id", "revision"),
         "first_id": lambda table: ("source_sequence",),
         "last_id": lambda table: ("source_sequence",),
-        "ranges": lambda table: LINEAGE,
+        "ranges": lambda table: LINEAGE_NAMES,
         "sums": decimal_columns,
         "sha256": digest_columns,
     }

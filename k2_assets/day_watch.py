@@ -28,8 +28,8 @@ from k2_core.feeds import Feed, feeds_of
 from k2_resources import clock
 from k2_resources.bindings import K2Resource
 from k2_resources.lake.catalog import Lake
-from k2_resources.lake.days import closings, latest, named_dates
-from k2_resources.lake.scans import open_gaps
+from k2_resources.lake.days import closings, latest
+from k2_resources.lake.scans import open_gaps, receipt_rows
 from k2_resources.settings import Settings
 
 BLOCKED_TAG = "k2/blocked"
@@ -191,7 +191,9 @@ class Watch:
             if not feeds or state is None or len(dates) >= DATES_MAX:
                 continue
             uuid, after = read.get(table.name, ("", 0))
-            for row in named_dates(self.lake, table, after if uuid == state.table_uuid else 0, RECEIPTS_MAX):
+            columns = ("sequence_number", "commit_time", "dates")
+            rows = receipt_rows(self.lake, table, after if uuid == state.table_uuid else 0, columns=columns)
+            for row in rows.slice(0, RECEIPTS_MAX).to_pylist():
                 for day in sorted({d["exchange_date"] for d in row["dates"] if d["feed"] in feeds}):
                     before = dates.get(day.isoformat(), Touched())
                     stamp = (row["sequence_number"], row["commit_time"].timestamp())

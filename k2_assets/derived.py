@@ -22,6 +22,7 @@ from k2_core.derived_tables import BARS, BARS_1D, BARS_1M
 from k2_core.errors import K2Error
 from k2_core.feeds import Feed, feeds_of
 from k2_core.protocol.collect import collect
+from k2_core.tables import LINEAGE_NAMES
 from k2_core.windows import EPOCH
 from k2_resources import clock
 from k2_resources.bindings import K2Resource
@@ -67,7 +68,7 @@ _OF_PRINTS = {
     "gap_count": ("source_sequence",),
     "is_final": ("timestamp",),
     "heard_until": ("timestamp",),
-    "version": ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset"),
+    "version": LINEAGE_NAMES,
 }
 """Columns of trades that a column of a minute bar comes from."""
 

@@ -87,7 +87,7 @@ def _heard(engine: Engine, seen: Seen) -> Seen:
             continue
         feeds = {feed.name: feed for feed in feeds_of(table, engine.feeds)}
         after = receipts.get(table.name, max(state.sequence_number - FIRST_RECEIPTS, 0))
-        rows = receipt_rows(engine.lake, table, after).select(["sequence_number", "commit_time", "dates"])
+        rows = receipt_rows(engine.lake, table, after, columns=("sequence_number", "commit_time", "dates"))
         for receipt in rows.to_pylist():
             committed_us = to_us(receipt["commit_time"])
             receipts[table.name] = receipt["sequence_number"]

@@ -21,6 +21,7 @@ from k2_core.protocol.collect import collect
 from k2_core.protocol.planning import registered
 from k2_core.records import Envelope, Header, Records
 from k2_core.standing import tables_of
+from k2_core.tables import LINEAGE_NAMES
 from k2_feeds.replay import EVENT, Original, Replay
 from k2_resources.avro_codec import decoder
 from k2_resources.failpoints import reach
@@ -29,7 +30,6 @@ from k2_resources.lake.ledger import IcebergLedger
 from k2_resources.lake.scans import receipt_rows
 from k2_resources.registry import Registry
 
-_PLACE = ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")
 _TOLD = ("table_name", "reason", "detail", "schema_id")
 _STATEMENTS_AT_ONCE = 100_000
 """Records of one look at the end of k2.coverage."""
@@ -124,7 +124,7 @@ def replay(engine: Engine, letters: Sequence[Letter], by: str) -> list[Delivery]
 
 def originals(lake: Lake, places: Collection[Place]) -> Iterator[Original]:
     """The records of letters as they came, a part of the table in memory at a time."""
-    wanted, columns = set(places), (*_PLACE, "key", "value", "headers")
+    wanted, columns = set(places), (*LINEAGE_NAMES, "key", "value", "headers")
     where = f"kafka_offset == {next(iter(wanted)).offset}" if len(wanted) == 1 else "kafka_offset >= 0"
     for batch in lake.load(DEAD_LETTERS).scan(where, selected_fields=columns).to_arrow_batch_reader():
         for row in batch.to_pylist():
@@ -175,14 +175,14 @@ def _past(lake: Lake, tables: Sequence[Table], below: Sequence[Offsets], topics:
     for table, offsets in zip(tables, below, strict=True):
         if not topics & {topic for topic, _ in offsets.positions}:
             continue
-        for receipt in receipt_rows(lake, table).select(["kind", "ranges"]).to_pylist():
+        for receipt in receipt_rows(lake, table, columns=("kind", "ranges")).to_pylist():
             for r in receipt["ranges"] if receipt["kind"] == "batch" else ():
                 batches[r["topic"], r["kafka_epoch"], r["kafka_partition"]].append((r["start"], r["end"]))
     return _Past(by_topic, batches)
 
 
 def _letter_rows(lake: Lake) -> dict[Place, dict[str, Any]]:
-    rows = lake.load(DEAD_LETTERS).scan(selected_fields=(*_PLACE, *_TOLD)).to_arrow().to_pylist()
+    rows = lake.load(DEAD_LETTERS).scan(selected_fields=(*LINEAGE_NAMES, *_TOLD)).to_arrow().to_pylist()
     return {_place(row): row for row in rows}
 
 

@@ -61,7 +61,7 @@ class Told:
 
 def receipts_after(lake: Lake, table: Table, after: int = 0, limit: int | None = None) -> list[Told]:
     """Collected receipts of one table past a sequence number, in commit order, at most `limit`."""
-    rows = receipt_rows(lake, table, after=after).select([*_PLAIN, *_NESTED])
+    rows = receipt_rows(lake, table, after=after, columns=(*_PLAIN, *_NESTED))
     return [_told(row) for row in rows.slice(0, limit).to_pylist()]
 
 
@@ -71,7 +71,7 @@ def receipts_since(lake: Lake, table: Table, day: date) -> list[Told]:
     A row lies at most DAYS_AHEAD_MAX ahead of its commit: older receipts, months of them, are not read.
     """
     since = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=DAYS_AHEAD_MAX)
-    rows = receipt_rows(lake, table, since=since).select([*_PLAIN, *_NESTED])
+    rows = receipt_rows(lake, table, since=since, columns=(*_PLAIN, *_NESTED))
     names = _names(rows, day)
     if len(rows):
         names[-1] = True

@@ -20,8 +20,9 @@ from rich.table import Table as Grid
 
 from k2_core.contracts import INGESTED, Table, table_named
 from k2_core.errors import NotFound
-from k2_core.provenance import LINEAGE, UNREAD, Readers
+from k2_core.provenance import UNREAD, Readers
 from k2_core.receipts import Committed, Imbalance, RangeCount
+from k2_core.tables import LINEAGE_NAMES
 from k2_resources.duck import Duck, parquet_paths, statement
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.evidence import Evidence
@@ -183,11 +184,11 @@ def _followed(evidence: Evidence, paths: Iterable[str]) -> tuple[Counter[Place],
 
 def _by_commit(readers: Readers, path: str) -> list[tuple[Any, ...]]:
     """Rows of a file: commit, exchange date, how many of them revisions, log partition, how many."""
-    keys = ["commit", "exchange_date", *LINEAGE[:3]]
+    keys = ["commit", "exchange_date", *LINEAGE_NAMES[:3]]
     counts: Counter[tuple[Any, ...]] = Counter()
     revisions: Counter[tuple[Any, ...]] = Counter()
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[*LINEAGE, "exchange_date", "revision"]):
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[*LINEAGE_NAMES, "exchange_date", "revision"]):
             rows = pa.Table.from_batches([batch])
             is_revision = pc.greater(rows["revision"], 0).cast(pa.int64())
             told = rows.append_column("commit", [readers.of(rows)]).append_column("is_revision", is_revision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from k2_core.tables import LINEAGE, TIMESTAMP, Column, Table
+from k2_core.tables import LINEAGE, LINEAGE_NAMES, TIMESTAMP, Column, Table
 
 _RANGE = pa.struct(
     [
@@ -92,7 +92,7 @@ RECEIPTS = Table(
 DEAD_LETTERS = Table(
     name="audit.dead_letters",
     grain="one Kafka record that could not become a row",
-    key=("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset"),
+    key=LINEAGE_NAMES,
     sort=("kafka_topic", "kafka_partition", "kafka_offset"),
     columns=(
         Column("table_name", pa.string(), "Table the record was meant for."),

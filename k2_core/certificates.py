@@ -23,13 +23,12 @@ import pyarrow.compute as pc
 from k2_core.contracts import Table
 from k2_core.day_tables import SUM
 from k2_core.offsets import Offsets, Position
-from k2_core.tables import PRICE
+from k2_core.tables import LINEAGE_NAMES, PRICE
 
 Mask = npt.NDArray[np.bool_]
 
 CANONICAL_VERSION = "1"
 """Raised when the text of a canonical row changes; certificates of before name the version they were made by."""
-LINEAGE = ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")
 
 _ROWS_AT_ONCE = 1 << 20
 """Rows made text at a time: some 150 MB."""
@@ -77,7 +76,7 @@ def sums(rows: pa.Table, table: Table) -> list[dict[str, Any]]:
 
 def ranges(rows: pa.Table) -> list[dict[str, Any]]:
     """The Kafka offsets [start, end) that hold some rows, per topic, epoch and Kafka partition. rows: lineage."""
-    keys = list(LINEAGE[:3])
+    keys = list(LINEAGE_NAMES[:3])
     found = rows.group_by(keys).aggregate([("kafka_offset", "min"), ("kafka_offset", "max")])
     ordered = found.sort_by([(name, "ascending") for name in keys]).to_pylist()
     bounds = ("kafka_offset_min", "kafka_offset_max")
@@ -102,7 +101,7 @@ def stated(row: Mapping[str, Any]) -> Offsets:
 def below(rows: pa.Table, offsets: Offsets) -> Mask:
     """Which rows are below C. rows: lineage."""
     found = np.zeros(len(rows), bool)
-    epochs, partitions, numbers = (rows[name].to_numpy() for name in LINEAGE[1:])
+    epochs, partitions, numbers = (rows[name].to_numpy() for name in LINEAGE_NAMES[1:])
     for topic in {topic for topic, _ in offsets.positions}:
         here = pc.equal(rows["kafka_topic"], topic).to_numpy()
         for p, at in offsets.of_topic(topic).items():

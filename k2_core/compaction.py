@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_core.provenance import LogPartition
 from k2_core.receipts import MovedRows
+from k2_core.tables import LINEAGE_NAMES
 
-LINEAGE_KEY = ("kafka_topic", "kafka_epoch", "kafka_partition")
+LINEAGE_KEY = LINEAGE_NAMES[:3]
 """What a row is counted by when it moves: the log partition it came from."""
-LogPartition = tuple[str, int, int]
-"""Topic, epoch, Kafka partition."""
 _TIER_BITS = 5
 """Files within 32 times each other's rows are of a size: with 32 of them to a fold, each row climbs one tier a fold."""
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2_core.receipts import Committed
+from k2_core.tables import LINEAGE_NAMES
 
 LogPartition = tuple[str, int, int]
 """Topic, epoch, Kafka partition."""
 UNREAD = -1
 """In the place of a sequence number: no receipt read that offset."""
-LINEAGE = ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")
 
 
 class Readers:
@@ -50,6 +50,6 @@ class Readers:
 
 
 def _partitions(rows: pa.Table) -> list[LogPartition]:
-    present = rows.select(LINEAGE[:3]).group_by(list(LINEAGE[:3])).aggregate([])
-    topics, epochs, partitions = (present[name].to_pylist() for name in LINEAGE[:3])
+    present = rows.select(LINEAGE_NAMES[:3]).group_by(list(LINEAGE_NAMES[:3])).aggregate([])
+    topics, epochs, partitions = (present[name].to_pylist() for name in LINEAGE_NAMES[:3])
     return list(zip(topics, epochs, partitions, strict=True))

@@ -91,6 +91,8 @@ LINEAGE = (
     Column("kafka_partition", pa.int32(), "Kafka partition of the record.", origin="lineage"),
     Column("kafka_offset", pa.int64(), "Kafka offset of the record.", origin="lineage"),
 )
+LINEAGE_NAMES = tuple(column.name for column in LINEAGE)
+"""Which record of which topic incarnation a row came from; the first three are its log partition."""
 
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -15,6 +15,7 @@ from pyiceberg.types import NestedField
 from k2_core.contracts import DEAD_LETTERS, Table
 from k2_core.quality import Reason
 from k2_core.receipts import RangeCount
+from k2_core.tables import LINEAGE_NAMES
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.iceberg import iceberg_schema
 
@@ -27,7 +28,7 @@ UNREADABLE = (
     Reason.UNDECODABLE,
 )
 """Reasons of dead letters whose schema could not be read as that of the table."""
-_SHOWN = ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset", "schema_id", "reason", "detail")
+_SHOWN = (*LINEAGE_NAMES, "schema_id", "reason", "detail")
 _ID = re.compile(r"\b\d+: ")
 _ARRIVED = ("kafka_topic", "ingestion_timestamp")
 
@@ -56,7 +57,7 @@ def unreadable_letters(lake: Lake, table: Table, ranges: Iterable[RangeCount]) -
         return []
     where = And(EqualTo("table_name", table.name), In("reason", [reason.value for reason in UNREADABLE]))
     rows = lake.load(DEAD_LETTERS).scan(where, selected_fields=_SHOWN).to_arrow()
-    ordered = rows.sort_by([(name, "ascending") for name in _SHOWN[:4]]).to_pylist()
+    ordered = rows.sort_by([(name, "ascending") for name in LINEAGE_NAMES]).to_pylist()
     return [row for row in ordered if any(_holds(r, row) for r in deadly)]
 
 

@@ -27,7 +27,6 @@ from k2_core.compaction import (
     LINEAGE_KEY,
     Group,
     Limits,
-    LogPartition,
     Slice,
     StoredFile,
     bundles,
@@ -41,6 +40,7 @@ from k2_core.errors import Damaged, FencedOut
 from k2_core.keys import COMPACTED_KEY
 from k2_core.protocol.commit import commit
 from k2_core.protocol.ports import Change, Head, Staged
+from k2_core.provenance import LogPartition
 from k2_core.receipts import FileEntry, Receipt
 from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake

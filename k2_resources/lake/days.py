@@ -22,14 +22,14 @@ from pyiceberg.expressions import (
     LessThanOrEqual,
 )
 
-from k2_core.certificates import LINEAGE
-from k2_core.contracts import COVERAGE, DEAD_LETTERS, RECEIPTS, Table
+from k2_core.contracts import COVERAGE, DEAD_LETTERS
 from k2_core.day_tables import ALL_SYMBOLS, DAYS
 from k2_core.exchange_dates import day_bounds
 from k2_core.feeds import Feed
 from k2_core.keys import CLOSES_KEY, SWEPT_KEY
 from k2_core.protocol.ports import Head
 from k2_core.protocol.retain import trim
+from k2_core.tables import LINEAGE_NAMES
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.copies import Copies
 from k2_resources.lake.ledger import IcebergLedger
@@ -66,7 +66,7 @@ def day_ticks(at: Head, feed: Feed, day: date, symbols: Mapping[str, int]) -> It
 
     symbols: how many rows each has, in order. Columns: key, content, both sequences and lineage.
     """
-    names = ("message_id", "revision", *at.table.content, "source_sequence", "platform_sequence", *LINEAGE)
+    names = ("message_id", "revision", *at.table.content, "source_sequence", "platform_sequence", *LINEAGE_NAMES)
     for _, some in groupby(_shares(symbols), key=lambda share: share[0]):
         own = [symbol for _, symbol in some]
         within = And(GreaterThanOrEqual("symbol", own[0]), LessThanOrEqual("symbol", own[-1]))
@@ -81,13 +81,15 @@ def revised_keys(at: Head, feed: Feed) -> pa.Table:
 
 def letters_of(lake: Lake, feed: Feed) -> dict[str, list[tuple[int, int, int]]]:
     """Where the dead letters of a feed were, by the symbol their key names: (epoch, Kafka partition, offset)."""
-    scanned = lake.load(DEAD_LETTERS).scan(EqualTo("kafka_topic", feed.topic), selected_fields=("key", *LINEAGE[1:]))
+    scanned = lake.load(DEAD_LETTERS).scan(
+        EqualTo("kafka_topic", feed.topic), selected_fields=("key", *LINEAGE_NAMES[1:])
+    )
     found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     prefix = f"{feed.exchange}.".encode()
     for row in scanned.to_arrow().to_pylist():
         if (row["key"] or b"").startswith(prefix):
             symbol = row["key"][len(prefix) :].decode(errors="replace")
-            found[symbol].append(tuple(row[name] for name in LINEAGE[1:]))
+            found[symbol].append(tuple(row[name] for name in LINEAGE_NAMES[1:]))
     return found
 
 
@@ -131,23 +133,6 @@ def append_closings(lake: Lake, at: Head, rows: Sequence[Mapping[str, Any]]) -> 
     copies = Copies(pa.Table.from_pylist(list(rows), schema=DAYS.arrow_schema()))
     ledger.append(at, copies, {CLOSES_KEY: str(number)}, expected)
     trim(ledger, lake.head(DAYS))
-
-
-def named_dates(lake: Lake, table: Table, after: int, limit: int) -> list[dict[str, Any]]:
-    """Which dates of which feeds the receipts past one sequence number name, in commit order, at most `limit` receipts.
-
-    Columns: sequence_number, commit_time, dates, as audit.receipts has them.
-    """
-    state = lake.state(table)
-    if state is None:
-        return []
-    this = And(EqualTo("table_name", table.name), EqualTo("table_uuid", state.table_uuid))
-    told = lake.load(RECEIPTS).scan(
-        And(this, GreaterThanOrEqual("sequence_number", after + 1)),
-        selected_fields=("sequence_number", "commit_time", "dates"),
-    )
-    rows: list[dict[str, Any]] = told.to_arrow().sort_by("sequence_number").slice(0, limit).to_pylist()
-    return rows
 
 
 def files_of(lake: Lake, feed: Feed, day: date) -> list[str]:

@@ -107,7 +107,8 @@ def ensure(lake: Lake) -> None:
 def due_minutes(lake: Lake, source: Source, rules: Rules, rows_max: int = ROWS_MAX) -> Due:
     """The dates whose minute bars are due, the newest first, as many as hold rows_max trades and one at least."""
     bars = lake.head(BARS_1M)
-    rows = receipt_rows(lake, TRADES, after=collected_until(bars, source.at)).select(["sequence_number", "dates"])
+    after = collected_until(bars, source.at)
+    rows = receipt_rows(lake, TRADES, after=after, columns=("sequence_number", "dates"))
     touches = [
         Touch(row["sequence_number"], frozenset(d["exchange_date"] for d in row["dates"]))
         for row in rows.to_pylist()

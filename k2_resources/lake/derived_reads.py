@@ -26,9 +26,8 @@ from k2_core.gap_ids import FILLED, STATED
 from k2_core.offsets import Offsets
 from k2_core.prints import COLUMNS
 from k2_core.protocol.ports import Head
-from k2_core.provenance import LINEAGE
 from k2_core.rollups import LOOKBACK_US, rolled_up
-from k2_core.tables import fitted
+from k2_core.tables import LINEAGE_NAMES, fitted
 from k2_core.windows import LAST_US, MINUTE_US, Timeframe, ceil_us, floor_us, from_us, to_us
 from k2_resources.lake.catalog import Lake, commit_time
 from k2_resources.lake.copies import EVENTS_PER_COMMIT
@@ -91,7 +90,7 @@ def trades_of(source: Source, day: date, *, since: datetime | None = None, below
 
     since: leave out earlier event times. below_c: as of an older C.
     """
-    lineage = () if below_c is None else LINEAGE
+    lineage = () if below_c is None else LINEAGE_NAMES
     rows = _read(_files(source.at, on(day)), ("revision", *COLUMNS, *lineage), since)
     revised = _read(_files(source.at, GreaterThan("revision", 0)), ("message_id", "revision", *lineage), None)
     revised = revised.filter(pc.greater(revised["revision"], 0))
@@ -119,7 +118,7 @@ def unchanged_before(lake: Lake, source: Source, day: date, sequence_number: int
     It can where only rows came: no revision, no gap event, and the files of the receipts are still those of the date.
     """
     columns = ["sequence_number", "kind", "ranges", "files", "dates"]
-    rows = receipt_rows(lake, TRADES, after=sequence_number).select(columns).to_pylist()
+    rows = receipt_rows(lake, TRADES, after=sequence_number, columns=columns).to_pylist()
     told = [r for r in rows if r["sequence_number"] <= source.sequence_number and _rows_of(r, day)]
     if any(_is_more_than_rows(r, day) for r in told):
         return None

@@ -22,6 +22,7 @@ from k2_core.contracts import DEAD_LETTERS, GAPS, RECEIPTS, Table
 from k2_core.errors import Damaged
 from k2_core.gap_states import is_settled, unfilled
 from k2_core.protocol.ports import Head
+from k2_core.tables import LINEAGE_NAMES
 from k2_core.verdict import Wanted
 from k2_resources.lake.catalog import Lake
 
@@ -68,25 +69,36 @@ def _in(column: str, values: Sequence[str | date]) -> BooleanExpression:
     return In(column, literals) if len(literals) <= _VALUES_MAX else AlwaysTrue()
 
 
-def receipt_rows(lake: Lake, table: Table, after: int = 0, since: datetime | None = None) -> pa.Table:
-    """Rows of audit.receipts of one table past one sequence number, in commit order. since: no commit before it."""
+def receipt_rows(
+    lake: Lake,
+    table: Table,
+    after: int = 0,
+    since: datetime | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Rows of audit.receipts of one table past one sequence number, in commit order.
+
+    since: no commit before it. columns: only these are read; all where None.
+    """
     state = lake.state(table)
     if state is None or lake.state(RECEIPTS) is None:
-        return RECEIPTS.arrow_schema().empty_table()
+        return RECEIPTS.arrow_schema().empty_table().select(list(columns or RECEIPTS.arrow_schema().names))
     this = And(
         EqualTo("table_name", table.name),
         EqualTo("table_uuid", state.table_uuid),
         GreaterThanOrEqual("sequence_number", after + 1),
     )
     where = this if since is None else And(this, GreaterThanOrEqual("commit_time", since.isoformat()))
-    return lake.load(RECEIPTS).scan(where).to_arrow().sort_by("sequence_number")
+    wanted = ("*",) if columns is None else (*columns, "sequence_number")
+    rows = lake.load(RECEIPTS).scan(where, selected_fields=wanted).to_arrow().sort_by("sequence_number")
+    return rows if columns is None else rows.select(list(columns))
 
 
 def dead_letters(lake: Lake, table: Table | None = None) -> pa.Table:
     """Rows of audit.dead_letters, of one table or of all, in log order."""
     this = EqualTo("table_name", table.name) if table else AlwaysTrue()
     rows = lake.load(DEAD_LETTERS).scan(this).to_arrow()
-    return rows.sort_by([(c, "ascending") for c in ("kafka_topic", "kafka_epoch", "kafka_partition", "kafka_offset")])
+    return rows.sort_by([(name, "ascending") for name in LINEAGE_NAMES])
 
 
 def gap_events(lake: Lake, feed: str | None = None) -> pa.Table:
