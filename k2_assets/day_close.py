@@ -20,7 +20,7 @@ from k2_assets.day_watch import BLOCKED_TAG, CLOSED_MARK, close_job, close_key, 
 from k2_assets.engine import CODE_VERSION
 from k2_assets.partitions import DAILY, is_partition
 from k2_assets.runs import record_process
-from k2_assets.tables import asset_key, column_schema
+from k2_assets.tables import asset_key, iceberg_spec
 from k2_assets.topics import OWNER
 from k2_core.certificates import decimal_columns, digest_columns
 from k2_core.contracts import DAYS, TICK_TABLES, Table
@@ -115,23 +115,11 @@ def day_close(exchange: str, own: tuple[Feed, ...], feeds: tuple[Feed, ...]) -> 
 
 
 def _days_spec(closes: Sequence[dg.AssetKey]) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        asset_key(DAYS),
-        deps=list(closes),
-        description=f"One row is {DAYS.grain}: verdict and certificate. Day closes append to it, nobody changes it.",
-        group_name=GROUP,
-        kinds={"iceberg"},
-        owners=[OWNER],
-        partitions_def=DAILY,
-        metadata={
-            "dagster/column_schema": column_schema(DAYS),
-            "dagster/column_lineage": _lineage(),
-            "dagster/table_name": DAYS.name,
-        },
-    )
+    description = f"One row is {DAYS.grain}: verdict and certificate. Day closes append to it, nobody changes it."
+    return iceberg_spec(DAYS, closes, GROUP, description, _lineage(), partitions_def=DAILY)
 
 
-def _lineage() -> dg.TableColumnLineage:
+def _lineage() -> dict[str, list[dg.TableColumnDep]]:
     """What a certificate is computed from: columns of both tick tables."""
     sources = {
         "present": lambda table: ("message_id", "revision"),
@@ -141,12 +129,10 @@ def _lineage() -> dg.TableColumnLineage:
         "sums": decimal_columns,
         "sha256": digest_columns,
     }
-    return dg.TableColumnLineage(
-        {
-            column: [dg.TableColumnDep(asset_key(table), name) for table in TICK_TABLES for name in names_of(table)]
-            for column, names_of in sources.items()
-        }
-    )
+    return {
+        column: [dg.TableColumnDep(asset_key(table), name) for table in TICK_TABLES for name in names_of(table)]
+        for column, names_of in sources.items()
+    }
 
 
 def _job(exchange: str) -> UnresolvedAssetJobDefinition:

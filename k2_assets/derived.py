@@ -14,8 +14,7 @@ import dagster as dg
 
 from k2_assets.partitions import DAILY, is_partition
 from k2_assets.runs import UNDER_WAY, record_process
-from k2_assets.tables import asset_key, column_schema
-from k2_assets.topics import OWNER
+from k2_assets.tables import asset_key, iceberg_spec
 from k2_core.builds import built_in
 from k2_core.contracts import TRADES, Table
 from k2_core.derived_tables import BARS, BARS_1D, BARS_1M
@@ -146,21 +145,9 @@ def _spec(table: Table, upstream: Table, how: str, columns: dict[str, tuple[str,
         name: [dg.TableColumnDep(asset_key(upstream), column) for column in sources]
         for name, sources in columns.items()
     }
-    return dg.AssetSpec(
-        asset_key(table),
-        deps=[asset_key(upstream)],
-        description=f"One row is {table.grain}, {how}. See docs/DATA.md.",
-        group_name="derived",
-        kinds={"iceberg"},
-        owners=[OWNER],
-        skippable=True,
-        partitions_def=DAILY,
-        metadata={
-            "dagster/column_schema": column_schema(table),
-            "dagster/column_lineage": dg.TableColumnLineage(lineage),
-            "dagster/table_name": table.name,
-        },
-    )
+    description = f"One row is {table.grain}, {how}. See docs/DATA.md."
+    deps = [asset_key(upstream)]
+    return iceberg_spec(table, deps, "derived", description, lineage, skippable=True, partitions_def=DAILY)
 
 
 def _job(feeds: tuple[Feed, ...]) -> dg.JobDefinition:

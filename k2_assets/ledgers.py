@@ -11,7 +11,7 @@ import dagster as dg
 
 from k2_assets.check_shown import sample
 from k2_assets.runs import record_process
-from k2_assets.tables import asset_key, column_schema
+from k2_assets.tables import asset_key, column_schema, iceberg_spec
 from k2_assets.topics import OWNER
 from k2_core.contracts import COVERAGE, DEAD_LETTERS, GAPS, INGESTED, RECEIPTS, TRADES, Table
 from k2_core.feeds import Feed
@@ -80,12 +80,5 @@ def gap_metadata(unfilled: Sequence[Mapping[str, object]]) -> dict[str, Any]:
 
 
 def _copied(table: Table) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        asset_key(table),
-        deps=[asset_key(source) for source in INGESTED],
-        description=f"One row is {table.grain}. Copied by every ingest run from the receipts of its commits.",
-        group_name=GROUP,
-        kinds={"iceberg"},
-        owners=[OWNER],
-        metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
-    )
+    description = f"One row is {table.grain}. Copied by every ingest run from the receipts of its commits."
+    return iceberg_spec(table, [asset_key(source) for source in INGESTED], GROUP, description)

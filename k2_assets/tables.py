@@ -1,5 +1,9 @@
 """The tables a topic feeds, as Dagster shows them: keys, columns, lineage."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
 import dagster as dg
 
 from k2_assets.partitions import DAILY
@@ -19,27 +23,39 @@ def asset_key(table: Table) -> dg.AssetKey:
 def table_spec(table: Table, feeds: tuple[Feed, ...]) -> dg.AssetSpec:
     """Describe one table. It is skippable: a run reports the dates its receipts name, not the table as such."""
     topics = [topic_key(feed) for feed in feeds_of(table, feeds)]
-    return dg.AssetSpec(
-        asset_key(table),
-        deps=topics,
-        description=f"One row is {table.grain}. Written only by batches of the commit protocol; see docs/DATA.md.",
-        group_name=GROUPS[table.name],
-        kinds={"iceberg"},
-        owners=[OWNER],
+    return iceberg_spec(
+        table,
+        topics,
+        GROUPS[table.name],
+        f"One row is {table.grain}. Written only by batches of the commit protocol; see docs/DATA.md.",
+        # a column a feed states comes from the field of that name; the judge's and the log's own columns from none
+        {column.name: [dg.TableColumnDep(topic, column.name) for topic in topics] for column in table.feed_columns},
         skippable=True,
         partitions_def=DAILY,
-        metadata={
-            "dagster/column_schema": column_schema(table),
-            "dagster/column_lineage": _lineage(table, topics),
-            "dagster/table_name": table.name,
-        },
     )
 
 
-def _lineage(table: Table, topics: list[dg.AssetKey]) -> dg.TableColumnLineage:
-    """A column a feed states comes from the field of that name; the judge's and the log's own columns from none."""
-    return dg.TableColumnLineage(
-        {column.name: [dg.TableColumnDep(topic, column.name) for topic in topics] for column in table.feed_columns}
+def iceberg_spec(
+    table: Table,
+    deps: Sequence[dg.AssetKey],
+    group: str,
+    description: str,
+    lineage: Mapping[str, Sequence[dg.TableColumnDep]] = MappingProxyType({}),
+    **more: Any,
+) -> dg.AssetSpec:
+    """Describe a table of the lake as every asset of one is described. more: what else an AssetSpec takes."""
+    metadata = {"dagster/column_schema": column_schema(table), "dagster/table_name": table.name}
+    if lineage:
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(lineage)
+    return dg.AssetSpec(
+        asset_key(table),
+        deps=deps,
+        description=description,
+        group_name=group,
+        kinds={"iceberg"},
+        owners=[OWNER],
+        metadata=metadata,
+        **more,
     )
 
 
