@@ -7,8 +7,6 @@ with the commit, `day` the daily bars, `minute` a refresh after one more minute 
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +29,7 @@ from k2_core.wide import decimals_from
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.derived import build_day, build_minutes, ensure
 from k2_resources.lake.derived_reads import Rules, source_of, trades_of
+from k2_tests.bench.command import bench
 from k2_tests.lakes import FEED, TOPIC, collect, commit, new_lake, register
 
 BATCH_ROWS = 100_000
@@ -151,14 +150,5 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join([head, "|---" * (len(steps) + 3) + "|", row])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="trades of the day")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    arguments = parser.parse_args()
-    found = run(arguments.rows)
-    print(json.dumps(found) if arguments.json else table(found))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, rows=1_000_000)

@@ -6,8 +6,6 @@ is left is the price of a commit itself. CPU is of the whole process, so of pyic
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_core.sequences import Intervals, ScopeState
 from k2_resources.failpoints import reach
 from k2_resources.lake.ledger import IcebergLedger
+from k2_tests.bench.command import bench
 from k2_tests.lakes import DAY, FEED, TOPIC, new_lake, register
 from k2_tests.ticks import table_of, trade
 
@@ -42,18 +41,6 @@ class Spent:
 
     cpu_seconds: float
     wall_seconds: float
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commits", type=int, default=10_000)
-    parser.add_argument("--fewest", type=int, default=1, help="Receipts that are worth a commit of audit.receipts.")
-    parser.add_argument("--json", type=Path, dest="json_file")
-    arguments = parser.parse_args()
-    result = run(arguments.commits, arguments.fewest)
-    if arguments.json_file:
-        arguments.json_file.write_text(json.dumps(result, indent=2))
-    print(table(result))
 
 
 def run(commits: int = 2_000, fewest: int = 1) -> dict[str, Any]:
@@ -133,4 +120,4 @@ def _rows(start: int) -> pa.Table:
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, commits=10_000, fewest=1)

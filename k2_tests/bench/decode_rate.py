@@ -7,7 +7,6 @@ process, best of several rounds, each way's table proven equal to the others' be
 
 from __future__ import annotations
 
-import argparse
 import gc
 import io
 import json
@@ -15,7 +14,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -31,6 +29,7 @@ from k2_core.decode import decode
 from k2_core.frames import HEADER_BYTES, Frames
 from k2_core.records import Envelope, Records
 from k2_resources.avro_codec import decoder, fastavro_decoder
+from k2_tests.bench.command import bench
 
 ROUNDS = 3
 RECORDS = 200_000
@@ -177,16 +176,5 @@ def _rate(way: Way, frames: list[bytes]) -> float:
     return len(frames) / min(spent)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=RECORDS)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    result = run(asked.records)
-    print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, records=RECORDS)

@@ -6,8 +6,6 @@ consume, decode, screen, judge, sort, encode, commit, collect, expire.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
 import tempfile
@@ -22,6 +20,7 @@ from k2_core.contracts import TRADES
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.registry import Registry
 from k2_resources.settings import Settings
+from k2_tests.bench.command import bench
 from k2_tests.bench.workload import produce
 from k2_tests.conftest import free_port, start_registry, stop
 from k2_tests.stacks import TOPICS
@@ -91,17 +90,5 @@ def table(result: Mapping[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=RECORDS)
-    parser.add_argument("--rows-per-commit", type=int, default=100_000)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    result = run(asked.records, asked.rows_per_commit)
-    print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, records=RECORDS, rows_per_commit=100_000)

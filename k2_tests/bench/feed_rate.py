@@ -7,10 +7,8 @@ a million divided by it is what one core sends a second. Feeds that read a line 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
-import json
 import tempfile
 import time
 import zipfile
@@ -33,6 +31,7 @@ from k2_feeds.producer import FeedProducer
 from k2_feeds.simulator import Simulation
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.settings import Settings
+from k2_tests.bench.command import bench
 from k2_tests.conftest import free_port, start_registry, stop
 from k2_tests.stacks import TOPICS
 from k2_tests.ticks import FEEDS
@@ -146,16 +145,5 @@ def _dump(folder: Path, records: int) -> Path:
     return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=RECORDS)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    result = run(asked.records)
-    print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, records=RECORDS)

@@ -6,8 +6,6 @@ table; beside it, the same rows by a plain append without any promise. Seconds, 
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +17,7 @@ from confluent_kafka import Producer
 from pyiceberg.table import Table as IcebergTable
 
 from k2_core.contracts import TRADES
+from k2_tests.bench.command import bench
 from k2_tests.conftest import free_port, start_registry, stop
 from k2_tests.stacks import Stack, stack
 from k2_tests.ticks import FEEDS, encoded, table_of, trade
@@ -96,16 +95,5 @@ def table(result: Mapping[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    result = run(asked.rounds)
-    print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, rounds=ROUNDS)

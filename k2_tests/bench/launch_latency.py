@@ -7,8 +7,6 @@ inside. Seconds; the ratios are standard to fast, of one run of this bench.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,6 +22,7 @@ from k2_assets.engine import Engine, open_engine
 from k2_assets.runs import TABLE_TAG
 from k2_core.contracts import TRADES
 from k2_resources.settings import Settings
+from k2_tests.bench.command import bench
 from k2_tests.e2e.stack import Up, running
 from k2_tests.stacks import Stack
 from k2_tests.ticks import FEEDS, trade
@@ -106,16 +105,5 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    result = run(asked.rounds)
-    print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, rounds=ROUNDS)

@@ -7,7 +7,6 @@ threads, from its first connection to its orderly end; best of several rounds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from k2_resources.clock import now_us
 from k2_resources.embedded_broker import embedded_broker
 from k2_resources.settings import Settings
 from k2_resources.spill import Spill
+from k2_tests.bench.command import bench
 from k2_tests.conftest import free_port, start_registry, stop
 from k2_tests.feeds.homes import FEEDS, caught_up
 from k2_tests.stacks import TOPICS
@@ -122,16 +122,5 @@ def _await_end(rest: str) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trades", type=int, default=TRADES)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    result = run(asked.trades)
-    print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, trades=TRADES)

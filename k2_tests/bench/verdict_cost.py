@@ -7,8 +7,6 @@ as `again` what a batch costs that was stored before, the search in the table le
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ from k2_core.records import Records
 from k2_core.screen import screen
 from k2_core.states import state_from, state_table
 from k2_core.verdict import State, Verdict, Wanted
+from k2_tests.bench.command import bench
 from k2_tests.ticks import FEEDS
 
 BATCH_ROWS = 100_000
@@ -173,14 +172,5 @@ def table(result: Mapping[str, Steps]) -> str:
     return "\n".join([f"| feed | {' | '.join(steps)} |", "|---" * (len(steps) + 1) + "|", *rows])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows per feed")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    arguments = parser.parse_args()
-    found = run(arguments.rows)
-    print(json.dumps(found) if arguments.json else table(found))
-
-
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, rows=1_000_000)

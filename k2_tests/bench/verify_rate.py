@@ -6,8 +6,6 @@ Generated batches straight through the protocol into a lake, then `k2 verify` of
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,22 +26,11 @@ from k2_resources.duck import Duck
 from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
 from k2_resources.lake.ledger import IcebergLedger
+from k2_tests.bench.command import bench
 from k2_tests.lakes import DAY, FEED, TOPIC, new_lake, register
 from k2_tests.ticks import table_of, trade
 
 SYMBOLS = 20
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=1_000)
-    parser.add_argument("--rows", type=int, default=10_000, help="Rows of a batch.")
-    parser.add_argument("--json", type=Path, dest="json_file")
-    arguments = parser.parse_args()
-    result = run(arguments.batches, arguments.rows)
-    if arguments.json_file:
-        arguments.json_file.write_text(json.dumps(result, indent=2))
-    print(table(result))
 
 
 def run(batches: int = 1_000, rows: int = 10_000) -> dict[str, Any]:
@@ -123,4 +110,4 @@ def _change(at: Head, sample: pa.Table, number: int) -> Change:
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, run, table, batches=1_000, rows=10_000)
