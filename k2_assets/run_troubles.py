@@ -20,7 +20,7 @@ from dagster_shared.error import SerializableErrorInfo
 from k2_assets.day_watch import BLOCKED_TAG
 from k2_assets.runs import DIED_TAG
 from k2_core.alerts import Condition, Fire
-from k2_core.errors import K2Error, PartitionPaused
+from k2_core.errors import FencedOut, K2Error, PartitionPaused
 from k2_core.notices import section
 from k2_core.standing import HALT_CODES
 from k2_core.windows import from_us, to_us
@@ -33,8 +33,9 @@ _FIRST_LOOK = timedelta(days=1)
 """How far back a watch that knows nothing looks for failed runs; of checks it reads every newest evaluation."""
 WATCHED_OTHERWISE = frozenset({"freshness", "lag"})
 """Checks that speak of what the watch itself looks at each time, also when no run evaluates them."""
-TOLD_OTHERWISE = frozenset({*HALT_CODES, PartitionPaused.code})
-"""Codes of failed runs that are told as what they are: a topic that stands still."""
+TOLD_OTHERWISE = frozenset({*HALT_CODES, PartitionPaused.code, FencedOut.code})
+"""Codes of failed runs that are told as what they are: a topic that stands still. Who was fenced out lost nothing: the
+rows are in by the other writer, or come with the next run; where they do not, the lag is told."""
 IMPLIED_BY = {"completeness": "sequence_gaps"}
 """Check -> the one that says the same of its table and date, and says where: who is told of that is told."""
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

@@ -13,7 +13,9 @@ from dagster._core.events import (
     DagsterEvent,
     StepMaterializationData,
 )
+from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
+from dagster_shared.error import SerializableErrorInfo
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 _STEP = "step"
@@ -57,6 +59,13 @@ def log(instance: dg.DagsterInstance, run_id: str, *events: Event) -> None:
     for event in events:
         kind, data = _KINDS[type(event)]
         _log(instance, run_id, kind, data(event))
+
+
+def fail_step(instance: dg.DagsterInstance, run_id: str, error: Exception) -> None:
+    """Log that the step of a run raised, and end the run."""
+    told = SerializableErrorInfo(f"{type(error).__name__}: {error}\n", [], type(error).__name__)
+    _log(instance, run_id, dg.DagsterEventType.STEP_FAILURE, StepFailureData(told, None))
+    end(instance, run_id, fails=True)
 
 
 def end(instance: dg.DagsterInstance, run_id: str, *, fails: bool = False) -> None:

@@ -16,6 +16,7 @@ from k2_assets.day_watch import BLOCKED_TAG
 from k2_assets.partitions import DAILY
 from k2_assets.tables import asset_key
 from k2_core.contracts import TRADES
+from k2_core.errors import Damaged, FencedOut
 from k2_core.poison import DEAD_MIN
 from k2_resources import clock
 from k2_resources.bindings import K2Resource
@@ -200,6 +201,15 @@ def test_a_failed_run_is_told_with_its_reason_and_is_over_when_the_next_one_succ
     assert watchman.posts.taken[0]["runbook"].endswith("#alert-run-a-run-failed")
     home.run(TRADES)
     assert watchman.told()[1:] == [("recovered", "ingest_trades")]
+
+
+@pytest.mark.parametrize(("error", "told"), [(FencedOut("a rival was faster"), []), (Damaged("a file"), ["job"])])
+def test_a_run_that_lost_a_race_is_not_told_and_one_that_met_damage_is(
+    watchman: Watchman, error: Exception, told: list[str]
+) -> None:
+    watchman.tick()
+    runs_made.fail_step(watchman.home.instance, runs_made.begin(watchman.home.instance, "job"), error)
+    assert [subject for _, subject in watchman.told()] == told
 
 
 def test_more_runs_than_one_look_takes_in_are_taken_in_by_the_next(
