@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$p && break; done)
 PY := .venv/bin/python
+# tests start a hundred interpreters: what the first has compiled the others read
+unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := .venv/.installed
 
 .PHONY: help setup demo test lint types imports docs pytest torture soak bench bench-peers lock clean
@@ -45,7 +47,9 @@ pytest: setup
 
 SEEDS ?= 1000000
 KILLS ?= 10000
-torture: setup  ## the long forms: SEEDS simulated schedules, then KILLS kill -9 of real processes
+EXAMPLES ?= 2000
+torture: setup  ## the long forms: EXAMPLES of each order of deliveries, SEEDS simulated schedules, KILLS kill -9 of real processes
+	K2_TEST_EXAMPLES=$(EXAMPLES) $(PY) -m pytest --timeout 14400 k2_tests/core/test_order_independence.py
 	$(PY) -m k2_tests.simulation --seeds 0:$(SEEDS) --coverage
 	$(PY) -m k2_tests.crash.torture --kills $(KILLS) --lanes 4 --points
 

@@ -19,15 +19,16 @@ _SIGNATURE_BYTES = 16
 class Cursor:
     """The last row of a page, and the state and question it belongs to.
 
-    question: digest of table and filters; a cursor continues only the question it came from.
-    key: the sort key of the last row. offset: rows on the pages before.
+    question: digest of table and filters; a cursor continues only the question it came from. version: digest of C, the
+    state for ever, whatever becomes of its snapshot. key: the sort key of the last row. offset: rows on the pages
+    before. total: rows of the whole question, where the first page counted them.
     """
 
     question: str
-    snapshot_id: int
     version: str
     key: tuple[int | str, ...]
     offset: int
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,11 @@ class CursorBox:
         payload = sealed[_SIGNATURE_BYTES:]
         if _text(sealed) != text or not hmac.compare_digest(sealed[:_SIGNATURE_BYTES], self._sign(payload)):
             raise _invalid("the cursor is not one of this server")
-        content = json.loads(payload)
-        cursor = Cursor(**{**content, "key": tuple(content["key"])})
+        try:
+            content = json.loads(payload)
+            cursor = Cursor(**{**content, "key": tuple(content["key"])})
+        except (TypeError, KeyError):
+            raise _invalid("the cursor is of another release") from None
         if cursor.question != question:
             raise _invalid("the cursor belongs to a request with other filters")
         return cursor

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.json_schema import WithJsonSchema
 
 from k2_core.contracts import QUOTES, TRADES, Column, Table
@@ -45,7 +45,6 @@ def parse_instant(value: object) -> object:
 
 Instant = Annotated[datetime, BeforeValidator(parse_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX)]
-Upper = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, min_length=1)]
 
 
 class Question(BaseModel):
@@ -85,30 +84,6 @@ class Question(BaseModel):
         return self.model_dump_json(exclude={"cursor", "limit", "count", "decimals"})
 
 
-class TradesQuestion(Question):
-    """GET /v1/trades."""
-
-    symbol: str | None = Field(None, description="Symbol as the exchange writes it; empty = all.")
-    view: Literal["raw", "eligible"] = Field("raw", description="eligible = without prints the vendor excludes.")
-
-
-class QuotesQuestion(Question):
-    """GET /v1/quotes."""
-
-    symbol: str | None = Field(None, description="Symbol as the exchange writes it; empty = all.")
-
-
-class BarsQuestion(Question):
-    """GET /v1/ohlcv/{timeframe}."""
-
-    symbol: Upper = Field(description="Symbol; trimmed and upper-cased.")
-    limit: Limit = Field(1000, description="Bars on one page.")
-    view: Literal["raw", "eligible"] = Field("eligible", description="raw = with prints the vendor excludes.")
-
-
-Timeframes = Literal["1m", "5m", "15m", "30m", "1h", "1d"]
-
-
 def row_columns(table: Table) -> tuple[Column, ...]:
     """The columns of a table an answer shows: what the feed said, its revision and its date; not our lineage."""
     return tuple(column for column in table.columns if column.origin != "lineage")
@@ -125,8 +100,18 @@ def _row_model(name: str, table: Table) -> type[BaseModel]:
     return create_model(name, __doc__=table.grain, **fields)
 
 
+def _chosen_model(name: str, table: Table) -> type[BaseModel]:
+    """A row of which `fields` chose the columns; `decimals=number` may write the decimals."""
+    fields: dict[str, Any] = {c.name: (_written_type(c) | None, Field(None, description=c.doc)) for c in table.columns}
+    return create_model(name, __doc__=f"Chosen columns of {table.grain}", **fields)
+
+
 def _json_type(column: Column) -> Any:
     return _TYPES[column.type.id] | None if column.nullable else _TYPES[column.type.id]
+
+
+def _written_type(column: Column) -> Any:
+    return str | float if pa.types.is_decimal(column.type) else _TYPES[column.type.id]
 
 
 _TYPES: dict[int, Any] = {
@@ -142,23 +127,8 @@ _TYPES: dict[int, Any] = {
 
 Trade = _row_model("Trade", TRADES)
 Quote = _row_model("Quote", QUOTES)
-
-
-class Bar(BaseModel):
-    """Prices and volume of one symbol on one exchange over [window_start, window_end)."""
-
-    symbol: str
-    exchange: str
-    timeframe: str
-    window_start: str
-    window_end: str
-    open_price: str
-    high_price: str
-    low_price: str
-    close_price: str
-    volume: str
-    trade_count: int
-    vwap: str | None
+TradeFields = _chosen_model("TradeFields", TRADES)
+QuoteFields = _chosen_model("QuoteFields", QUOTES)
 
 
 class Pagination(BaseModel):
@@ -186,25 +156,32 @@ class _Answer(BaseModel):
 class TradesAnswer(_Answer):
     """A page of trades."""
 
-    data: list[Trade]  # type: ignore[valid-type]
+    data: list[Trade] | list[TradeFields]  # type: ignore[valid-type]
     pagination: Pagination
 
 
 class QuotesAnswer(_Answer):
     """A page of quotes."""
 
-    data: list[Quote]  # type: ignore[valid-type]
+    data: list[Quote] | list[QuoteFields]  # type: ignore[valid-type]
     pagination: Pagination
 
 
-class BarsAnswer(_Answer):
-    """A page of bars."""
+class BatchInfo(BaseModel):
+    """Where a batch of a replay lies."""
 
-    data: list[Bar]
-    pagination: Pagination
-    timeframe: str
-    symbol: str
-    timestamp: str
+    batch_number: int = Field(description="Counted from 1.")
+    batch_size: int = Field(description="Rows of this batch.")
+    total_records: int = Field(description="Rows of all batches.")
+    progress_percent: float
+
+
+class ReplayAnswer(_Answer):
+    """A batch of a replay, oldest row first."""
+
+    data: list[Trade] | list[Quote]  # type: ignore[valid-type]
+    cursor: str | None = Field(description="To ask for the next batch with; null at the end.")
+    batch_info: BatchInfo
 
 
 class SymbolsAnswer(_Answer):

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
+from k2_api.browsers import protective
 from k2_api.problems import internal_error, problem_response
 from k2_api.reads import Pinned
 
@@ -68,10 +70,12 @@ class Observer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-correlation-id", correlation_id.encode())]
+                own = message["headers"]
+                message["headers"] = [*own, *protective(own), (b"x-correlation-id", correlation_id.encode())]
             await send(message)
 
         started = time.perf_counter()
+        bind_contextvars(correlation_id=correlation_id)  # of this request's task: whatever it logs is found again
         try:
             await self.app(scope, receive, noting)
         except Exception:

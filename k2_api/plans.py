@@ -6,7 +6,7 @@ Pure: file entries in, file entries out. An entry whose bounds are unknown is ne
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -15,6 +15,8 @@ from k2_resources.lake.files import DataFileEntry
 
 FIRST_DATE = date.min
 LAST_DATE = date.max
+_CHOICES_MAX = 1_000
+"""Choices of symbols whose files a plan remembers: those asked for between two commits."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,33 @@ class Span:
         return replace(self, date_start=date.fromordinal(start), date_end=date.fromordinal(end))
 
 
+class Plan:
+    """The files of one state. Questions about the same symbols share one look at all of them."""
+
+    def __init__(self, files: tuple[DataFileEntry, ...]) -> None:
+        self.files = files
+        self._holding: dict[tuple[str, ...], tuple[DataFileEntry, ...]] = {}
+
+    def holding(self, symbols: tuple[str, ...]) -> tuple[DataFileEntry, ...]:
+        """The files that may hold any of some symbols; all of them for none."""
+        if not symbols:
+            return self.files
+        found = self._holding.get(symbols)
+        if found is None:
+            found = holding_any(self.files, symbols)
+            if len(self._holding) < _CHOICES_MAX:
+                self._holding[symbols] = found
+        return found
+
+
 def holding(files: Iterable[DataFileEntry], symbol: str | None) -> tuple[DataFileEntry, ...]:
     """The files that may hold a symbol; all of them for None."""
     return tuple(f for f in files if symbol is None or _may_hold(f, symbol))
+
+
+def holding_any(files: Iterable[DataFileEntry], symbols: Collection[str]) -> tuple[DataFileEntry, ...]:
+    """The files that may hold any of some symbols; all of them for none."""
+    return tuple(f for f in files if not symbols or any(_may_hold(f, symbol) for symbol in symbols))
 
 
 def within(files: Iterable[DataFileEntry], span: Span) -> tuple[DataFileEntry, ...]:

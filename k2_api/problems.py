@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from k2_core.errors import Damaged, K2Error, NotFound, Unreachable
-from k2_resources.duck import QueryStopped, QueryTimeout, QueryTooLarge
+from k2_resources.duck import QueryRefused, QueryStopped, QueryTimeout, QueryTooLarge
 
 LOG = logging.getLogger("k2.api")
 MEDIA_TYPE = "application/problem+json"
@@ -32,6 +32,8 @@ class Problem(Exception):
     detail: str
     errors: tuple[Mapping[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, float] = field(default_factory=dict)
+    """Further members of the document, and of the `error` that old clients read."""
 
 
 class LegacyError(BaseModel):
@@ -59,7 +61,10 @@ class ProblemDocument(BaseModel):
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of the problems a route may answer with."""
     content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}}
-    return {s: {"description": HTTPStatus(s).phrase, "content": content} for s in sorted({401, 403, 503, *statuses})}
+    return {
+        s: {"description": HTTPStatus(s).phrase, "content": content}
+        for s in sorted({400, 401, 403, 408, 422, 429, 503, *statuses})
+    }
 
 
 def install(app: FastAPI) -> None:
@@ -71,7 +76,13 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(problem: Problem, path: str, request_id: str) -> Response:
-    """Render a problem. Pure ASCII: a hostile parameter in a path must not break the answer."""
+    """Render a problem."""
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    return Response(document(problem, path, request_id), problem.status, headers, MEDIA_TYPE)
+
+
+def document(problem: Problem, path: str, request_id: str) -> str:
+    """The text of a problem. Pure ASCII: a hostile parameter in a path must not break the answer."""
     code = problem.code
     body = {
         "type": f"urn:k2:problem:{code.lower()}",
@@ -83,10 +94,10 @@ def problem_response(problem: Problem, path: str, request_id: str) -> Response:
         "request_id": request_id,
         "errors": list(problem.errors),
         "success": False,
-        "error": {"code": code, "message": problem.detail},
+        "error": {"code": code, "message": problem.detail, **problem.members},
+        **problem.members,
     }
-    headers = {"Cache-Control": "no-store", **problem.headers}
-    return Response(json.dumps(body), problem.status, headers, MEDIA_TYPE)
+    return json.dumps(body)
 
 
 def internal_error() -> Problem:
@@ -133,6 +144,7 @@ _OF_K2_ERROR: tuple[tuple[type[K2Error], Problem], ...] = (
     (QueryTooLarge, Problem(413, "RESOURCE_LIMIT_EXCEEDED", f"the query needs too much memory; {_SHORTER}")),
     (NotFound, Problem(404, "NOT_FOUND", "what was asked for does not exist")),
     (Unreachable, Problem(503, "UNAVAILABLE", "the catalog does not answer", headers=_LATER)),
+    (QueryRefused, Problem(503, "OVERLOADED", "too many questions wait already; come back later", headers=_LATER)),
     (QueryStopped, Problem(503, "UNAVAILABLE", "the server is stopping", headers=_LATER)),
     (Damaged, Problem(503, "DAMAGED", "a stored file could not be read; an operator has to look", headers=_LATER)),
     (K2Error, internal_error()),

@@ -1,21 +1,43 @@
-"""Who may ask: one key, kept in a file that only its owner reads."""
+"""What routes ask of a key the guard has found, and the secrets a home makes for itself."""
 
 from __future__ import annotations
 
-import hmac
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Request, Security
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from k2_api.guard import unauthorized
+from k2_api.keys import SECRET_BYTES, Key, Scope
 from k2_api.problems import Problem
 from k2_core.errors import Misconfigured
 
-HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The key in K2_HOME/api.key.")
-SECRET_BYTES = 32
+HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of `k2 keys`, or that in K2_HOME/api.key.")
+BEARER = HTTPBearer(auto_error=False, description="The same key, as `Authorization: Bearer`.")
+
+
+def require_scope(scope: Scope) -> Callable[..., Awaitable[None]]:
+    """Make the dependency of routes that a key needs a scope for: it raises Problem 401, or 403 without the scope."""
+
+    async def allowed(
+        request: Request,
+        _key: Annotated[str | None, Security(HEADER)],
+        _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+    ) -> None:
+        key: Key | None = getattr(request.state, "key", None)
+        if key is None:
+            raise unauthorized()
+        if scope not in key.scopes:
+            raise Problem(403, "FORBIDDEN", f"the key has no scope {scope}")
+
+    return allowed
+
+
+require_key = require_scope("read")
 
 
 def ensure_secret(path: Path) -> str:
@@ -27,14 +49,6 @@ def ensure_secret(path: Path) -> str:
     if not secret:
         raise Misconfigured(f"{path} is empty, expected a secret; delete the file and a new one is made")
     return secret
-
-
-def require_key(request: Request, key: Annotated[str | None, Security(HEADER)]) -> None:
-    """Let a request with the right key pass. Raises Problem 401 without a key and 403 with a wrong one."""
-    if not key:
-        raise Problem(401, "UNAUTHORIZED", "the X-API-Key header is missing", headers={"WWW-Authenticate": "ApiKey"})
-    if not hmac.compare_digest(key.encode(), request.app.state.api_key.encode()):
-        raise Problem(403, "FORBIDDEN", "the API key is not valid")
 
 
 def _create(path: Path, secret: str) -> None:

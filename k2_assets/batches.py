@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2_core.contracts import CONTRACT_VERSION, DEAD_LETTERS, GAPS, Table
-from k2_core.decode import Dead, Decoded, schema_id_of
+from k2_core.decode import Dead, Decoded, schema_id_of, with_lineage
 from k2_core.exchange_dates import PLAUSIBLE_US
 from k2_core.feeds import Feed
-from k2_core.judge import decide
+from k2_core.judge import judge_rows
 from k2_core.offsets import OffsetRange
 from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_core.records import Records
-from k2_core.screen import screen
 from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Screened, State, StoredRows, Verdict
 
 _DEAD = 3
@@ -77,18 +76,8 @@ def judge_records(
 ) -> Judged:
     """Decide every record of one topic; decoded is what was made of these records."""
     rows = with_lineage(decoded, records, epoch)
-    screened = screen(feed, rows, today)
-    verdict = decide(feed, screened, state, stored)
+    screened, verdict = judge_rows(feed, rows, state=state, stored=stored, today=today)
     return Judged(feed, records, decoded, screened, verdict, epoch)
-
-
-def with_lineage(decoded: Decoded, records: Records, epoch: int) -> pa.Table:
-    """Rows with the columns that say which record each came from."""
-    n, at = len(decoded.rows), decoded.source
-    rows = decoded.rows.append_column("kafka_topic", pa.repeat(records.topic, n))
-    rows = rows.append_column("kafka_epoch", pa.array(np.full(n, epoch, np.int32)))
-    rows = rows.append_column("kafka_partition", pa.array(records.kafka_partitions[at], pa.int32()))
-    return rows.append_column("kafka_offset", pa.array(records.offsets[at], pa.int64()))
 
 
 def receipt_for(

@@ -66,7 +66,7 @@ def day_close_definitions(settings: Settings, feeds: tuple[Feed, ...]) -> dg.Def
         assets=[*assets.values(), _days_spec([close_key(exchange) for exchange in own])],
         jobs=list(jobs.values()),
         schedules=[day_schedule(exchange, some, jobs[exchange], settings) for exchange, some in own.items()],
-        sensors=[day_sensor(exchange, some, jobs[exchange]) for exchange, some in own.items()],
+        sensors=[day_sensor(exchange, some, jobs[exchange], settings) for exchange, some in own.items()],
     )
 
 

@@ -39,8 +39,6 @@ STATE_TAG = "k2/day_state"
 CLOSED_MARK = "k2/closed"
 """Metadata key: table -> sequence number of the commit a date was closed at."""
 
-INTERVAL_SECONDS = 29
-"""Twice a minute, a second short of it because of the daemon's loop: nobody waits for a certificate."""
 AFTER_SCHEDULE = timedelta(minutes=5)
 """The schedule closes the day that has just ended; the sensor comes for what it left."""
 DATES_MAX = 200
@@ -131,13 +129,15 @@ class Cursor:
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
-def day_sensor(exchange: str, own: tuple[Feed, ...], job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+def day_sensor(
+    exchange: str, own: tuple[Feed, ...], job: UnresolvedAssetJobDefinition, settings: Settings
+) -> dg.SensorDefinition:
     """Close what is over and was named by receipts since it was closed last, or never was."""
 
     @dg.sensor(
         name=f"{close_job(exchange)}_sensor",
         job=job,
-        minimum_interval_seconds=INTERVAL_SECONDS,
+        minimum_interval_seconds=settings.day_close_every_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Close dates of {exchange} that are over and changed since they were closed.",
     )

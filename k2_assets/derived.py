@@ -19,7 +19,7 @@ from k2_core.builds import built_in
 from k2_core.contracts import TRADES, Table
 from k2_core.derived_tables import BARS, BARS_1D, BARS_1M
 from k2_core.errors import K2Error
-from k2_core.feeds import Feed, feeds_of
+from k2_core.feeds import Feed
 from k2_core.protocol.collect import collect
 from k2_core.tables import LINEAGE_NAMES
 from k2_core.windows import EPOCH
@@ -36,9 +36,8 @@ from k2_resources.lake.derived import (
     due_minutes,
     ensure,
 )
-from k2_resources.lake.derived_reads import Rules, Source, source_of
+from k2_resources.lake.derived_reads import Rules, Source, bar_rules, source_of
 from k2_resources.lake.ledger import IcebergLedger
-from k2_resources.rule_sets import all_conditions
 from k2_resources.settings import Settings
 
 JOB = "refresh_bars"
@@ -80,8 +79,7 @@ def derived_definitions(settings: Settings, feeds: tuple[Feed, ...]) -> dg.Defin
 
 def rules_of(settings: Settings, feeds: tuple[Feed, ...]) -> Rules:
     """What bars of these feeds go by. Raises Misconfigured."""
-    zones = {feed.exchange: feed.timezone for feed in feeds_of(TRADES, feeds)}
-    return Rules(all_conditions(settings.config, zones), zones)
+    return bar_rules(settings.config, feeds)
 
 
 def refresh(lake: Lake, rules: Rules) -> Iterator[Build | K2Error]:

@@ -1,40 +1,24 @@
 """Between the log and the ledger: what can be decoded now is decoded, and what is decoded is judged."""
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 import pyarrow as pa
 
 from k2_assets.ahead import ahead
 from k2_assets.batches import Judged, dead_letter_rows, gap_rows, judge_records, receipt_for
-from k2_assets.waiting import Waiting
 from k2_core.contracts import Table
-from k2_core.decode import Decoded, Decoder, decode
-from k2_core.errors import SchemaUnavailable, Unreachable
+from k2_core.decode import Decoded
 from k2_core.feeds import Feed
-from k2_core.offsets import OffsetRange
 from k2_core.protocol.ports import Change, Head, Reach
 from k2_core.records import LogBatch, Records
+from k2_core.waiting import Waiting
 from k2_resources import clock
-from k2_resources.avro_codec import decoder
+from k2_resources.decoders import Decoders, Decoding
 from k2_resources.lake.scans import stored_revisions
 from k2_resources.lake.staging import read_state
 from k2_resources.registry import Registry
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Records of one batch with what was made of them, topic by topic."""
-
-    batch: LogBatch
-    decoded: tuple[Decoded, ...]
-
-    @property
-    def ranges(self) -> tuple[OffsetRange, ...]:
-        return self.batch.ranges
 
 
 @dataclass(frozen=True)
@@ -45,6 +29,10 @@ class Desk:
     registry: Registry
     reach: Reach
     code_version: str
+
+    @cached_property
+    def _decoders(self) -> Decoders:
+        return Decoders(self.feeds, self.registry)
 
     def arrivals(self, table: Table, batches: Iterator[LogBatch]) -> Iterator[Decoding]:
         """Decode in a thread of its own, one batch ahead.
@@ -57,21 +45,10 @@ class Desk:
     def _decoded(self, table: Table, batches: Iterator[LogBatch]) -> Generator[Decoding, None, None]:
         waiting = Waiting()
         for whole in batches:
-            decoding = self._decoding(table, whole, waiting)
+            decoding = self._decoders.decoding(table, whole, waiting)
             if decoding.ranges:
                 yield decoding
         waiting.complain()
-
-    def _decoding(self, table: Table, whole: LogBatch, waiting: Waiting) -> Decoding:
-        """Who has to wait is asked only once somebody has to: asking costs another look at every record."""
-        if not waiting.partitions:
-            with suppress(SchemaUnavailable):
-                return Decoding(whole, tuple(self._decode(table, records) for records in whole.records))
-        batch = waiting.split(whole, self._schema_trouble)
-        return Decoding(batch, tuple(self._decode(table, records) for records in batch.records))
-
-    def _decode(self, table: Table, records: Records) -> Decoded:
-        return decode(records, table, partial(self._decoder, self.feeds[records.topic]))
 
     def judge(self, at: Head, arrived: Decoding, epochs: Mapping[str, int], run_id: str) -> Change:
         """Decide every record against what the head holds, and count. Writes nothing."""
@@ -99,32 +76,6 @@ class Desk:
             state=read_state(at, records.topic),
             stored=partial(stored_revisions, at),
             today=clock.now().date(),
-        )
-
-    def _schema_trouble(self, topic: str, schema_id: int) -> SchemaUnavailable | None:
-        """Why a schema id cannot be decided now; None when it can."""
-        try:
-            self._schema(self.feeds[topic], schema_id)
-        except SchemaUnavailable as error:
-            return error
-        return None
-
-    def _decoder(self, feed: Feed, schema_id: int) -> Decoder | None:
-        """A decoder for a writer schema; None only when the registry is sure there is no such id."""
-        schema = self._schema(feed, schema_id)
-        return None if schema is None else decoder(schema, feed.table)
-
-    def _schema(self, feed: Feed, schema_id: int) -> dict[str, Any] | None:
-        """The writer schema of an id, None when there is none. Raises SchemaUnavailable."""
-        try:
-            schema = self.registry.schema(schema_id)
-            if schema is not None or self.registry.knows_subject(feed.subject):
-                return schema
-        except Unreachable as silent:  # stops those who need it now, not those whose ids are known
-            raise SchemaUnavailable(str(silent)) from silent
-        raise SchemaUnavailable(
-            f"schema id {schema_id} is unknown and so is subject {feed.subject}: the registry may be another one or "
-            f"empty. Records of {feed.topic} wait until it answers."
         )
 
 

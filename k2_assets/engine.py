@@ -1,6 +1,5 @@
 """The ingestion engine: real adapters put behind the ports of the protocol. Imports no Dagster."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from k2_core.protocol.planning import Plan
 from k2_core.receipts import Committed
 from k2_resources import failpoints
 from k2_resources.collector import few_collections
+from k2_resources.decoders import open_registry
 from k2_resources.failpoints import reach
 from k2_resources.kafka import KafkaLog
 from k2_resources.lake.catalog import Lake
@@ -122,14 +122,7 @@ def open_engine(settings: Settings) -> Engine:
         memory_bytes_max=settings.memory_bytes_max,
         age_seconds_max=settings.commit_age_seconds_max,
     )
-    registry = Registry(settings.registry(), kept=_kept_schemas(settings))
-    return Engine(settings, load_feeds(settings), lake, kafka, registry)
-
-
-def _kept_schemas(settings: Settings) -> Path:
-    """Where a home keeps the schemas of its registry. Ids are a registry's own: another address has another folder."""
-    named = hashlib.sha256((settings.registry_url or "embedded").encode()).hexdigest()[:16]
-    return settings.home / "schemas" / named
+    return Engine(settings, load_feeds(settings), lake, kafka, open_registry(settings))
 
 
 def _expect_catalog(lake: Lake) -> None:

@@ -15,14 +15,14 @@ from k2_core.contracts import COVERAGE, DEAD_LETTERS, INGESTED, Table
 from k2_core.decode import decode
 from k2_core.errors import IncarnationChanged, K2Error, Misconfigured, NotFound
 from k2_core.feeds import Feed
-from k2_core.letters import Delivery, Fate, Place, Standing, standings
+from k2_core.letters import REPLAYED, Delivery, Fate, Place, Standing, deliveries_in, standings
 from k2_core.offsets import Offsets
 from k2_core.protocol.collect import collect
 from k2_core.protocol.planning import registered
 from k2_core.records import Envelope, Header, Records
 from k2_core.standing import tables_of
 from k2_core.tables import LINEAGE_NAMES
-from k2_feeds.replay import EVENT, Original, Replay
+from k2_feeds.replay import Original, Replay
 from k2_resources.avro_codec import decoder
 from k2_resources.failpoints import reach
 from k2_resources.lake.catalog import Lake
@@ -103,7 +103,7 @@ def unread_deliveries(engine: Engine) -> list[Delivery]:
         delivery
         for one in arrived
         for decoded in one.decoded  # type: ignore[attr-defined]
-        for delivery in _deliveries(decoded.rows.select(["event", "letter", "delivered"]).to_pylist())
+        for delivery in deliveries_in(decoded.rows.select(["event", "letter", "delivered"]).to_pylist())
     ]
 
 
@@ -190,20 +190,8 @@ def _stated(lake: Lake) -> list[Delivery]:
     table = lake.load(COVERAGE)
     if "letter" not in table.schema().column_names:  # made before there were replays
         return []
-    scan = table.scan(f"event == '{EVENT}'", selected_fields=("event", "letter", "delivered"))
-    return _deliveries(scan.to_arrow().to_pylist())
-
-
-def _deliveries(rows: Iterable[Mapping[str, Any]]) -> list[Delivery]:
-    """The deliveries among statements; what cannot be read is nobody's statement."""
-    found = []
-    for row in rows:
-        if row["event"] == EVENT:
-            try:
-                found.append(Delivery(Place.parse(row["letter"] or ""), Place.parse(row["delivered"] or "")))
-            except ValueError:
-                continue
-    return found
+    scan = table.scan(f"event == '{REPLAYED}'", selected_fields=("event", "letter", "delivered"))
+    return deliveries_in(scan.to_arrow().to_pylist())
 
 
 def _place(row: Mapping[str, Any]) -> Place:

@@ -64,15 +64,12 @@ def list_gaps(feed: str | None, everything: bool, as_json: bool, home: Path | No
 @_home
 def show(gap_id: str, as_json: bool, home: Path | None) -> None:
     """Show what the judge saw of one gap, then what was stated of any of its ids, each oldest first."""
-    from k2_core.gap_ids import STATED
-    from k2_core.gap_states import unfilled
+    from k2_core.gap_states import history, unfilled
     from k2_resources.lake.scans import gap_events
 
     gap = _parsed(gap_id)
     events = gap_events(_lake(settings_of(home)), gap.feed).to_pylist()
-    concern = [event for event in events if _concerns(gap, event)]
-    stated = [event for event in concern if event["state"] in STATED]
-    found = [e for e in concern if e["state"] not in STATED] + sorted(stated, key=lambda event: event["stated"])
+    found = [dict(event) for event in history(gap, events)]
     if not found:
         raise NotFound(f"no gap {gap_id}; see `k2 gaps list`")
     if as_json:
@@ -211,17 +208,6 @@ def _gap_of(gap: Gap) -> GapId:
     from k2_core.gap_ids import GapId
 
     return GapId(gap["feed"], gap["scope"], gap["session"], gap["first_id"], gap["last_id"])
-
-
-def _concerns(gap: GapId, event: Gap) -> bool:
-    """Whether an event is one of a gap, or a statement about some of its ids."""
-    from k2_core.gap_ids import STATED
-
-    if event["gap_id"] == str(gap):
-        return True
-    same = (event["feed"], event["scope"], event["session"]) == (gap.feed, gap.scope, gap.session)
-    overlaps = event["first_id"] <= gap.last_id and gap.first_id <= event["last_id"]
-    return bool(same and overlaps and event["state"] in STATED)
 
 
 def _show(columns: tuple[str, ...], events: list[Gap]) -> None:

@@ -40,8 +40,10 @@ COMMANDS = {
     "days": Entry("k2_cli.days:days", "List, show or close exchange dates: verdicts and certificates."),
     "dead-letters": Entry("k2_cli.dead_letters:dead_letters", "List, show or replay records that were refused."),
     "maintain": Entry("k2_cli.maintain:maintain", "Compact, forget and sweep now, without the daemon."),
+    "tags": Entry("k2_cli.tags:tags", "List, create or delete names for states of the tables."),
     "topics": Entry("k2_cli.topics:topics", "List, adopt or resume topics; accept a loss."),
     "demo": Entry("k2_cli.demo:demo", "The guided tour on generated data."),
+    "keys": Entry("k2_cli.keys:keys", "Make, list, replace and end keys of the API."),
     "docs": Entry("k2_cli.docs:docs", "Write the generated pages of docs/, or check them."),
     "serve": Entry("k2_cli.serve:serve", "The API alone."),
 }

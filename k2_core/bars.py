@@ -1,4 +1,4 @@
-"""Minute bars of trades, exact: each carries what makes every larger bar exact (see `rollups`).
+"""Bars of trades, exact: each of a minute carries what makes every larger bar exact (see `rollups`).
 
 A print moves what the update rules of its exchange let it (see `conditions`). First and last follow the total order.
 The time-weighted price is that of the last print that may update `last`: it holds until the next one, for at most
@@ -113,24 +113,26 @@ class Sums:
         }
 
 
-def bars_of(trades: pa.Table, basis: Basis, holes: Iterable[Hole] = ()) -> pa.Table:
+def bars_of(trades: pa.Table, basis: Basis, holes: Iterable[Hole] = (), *, width_us: int = MINUTE_US) -> pa.Table:
     """Minute bars, by symbol, exchange and window. trades: newest revisions, at least COLUMNS, any order, any dates.
 
-    Every minute in which something printed has a bar, with null prices where nothing was eligible.
+    Every window in which something printed has a bar, with null prices where nothing was eligible. width_us: another
+    length, which divides MAX_CARRY_US.
     """
     if not len(trades):
         return BARS_1M.arrow_schema().empty_table()
     prints = prints_of(trades.select(COLUMNS), basis.rules)
-    minutes = prints.at_us // MINUTE_US
-    starts = changes(prints.scopes, minutes)
-    start_us = minutes[starts] * MINUTE_US
+    windows = prints.at_us // width_us
+    starts = changes(prints.scopes, windows)
+    start_us = windows[starts] * width_us
+    end_us = start_us + width_us
     columns = {
-        **_windows(prints, starts, start_us),
+        **_windows(prints, starts, start_us, end_us),
         **_prices(trades, prints, starts),
         **_counts(prints, starts),
-        **_sums(prints, starts, start_us).columns(),
+        **_sums(prints, starts, start_us, end_us).columns(),
         "gap_count": pa.array(_gap_counts(prints, starts, holes)),
-        **_standing(prints, starts, start_us, basis),
+        **_standing(prints, starts, end_us, basis),
     }
     schema = BARS_1M.arrow_schema()
     return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
@@ -176,14 +178,14 @@ def held_before(last: Int64s, absent: Mask, runs: Int64s) -> tuple[Int64s, Mask]
     return np.maximum(before, 0), (before < 0) | (before <= floor)
 
 
-def _windows(prints: Prints, starts: Int64s, start_us: Int64s) -> dict[str, Any]:
+def _windows(prints: Prints, starts: Int64s, start_us: Int64s, end_us: Int64s) -> dict[str, Any]:
     symbol, exchange = np.divmod(prints.scopes[starts], len(prints.exchanges))
     return {
         "symbol": pa.array(prints.symbols).take(pa.array(symbol)),
         "exchange": pa.array(prints.exchanges).take(pa.array(exchange)),
         "exchange_date": pa.array(prints.days[starts].astype(np.int32)),
         "window_start": pa.array(start_us),
-        "window_end": pa.array(start_us + MINUTE_US),
+        "window_end": pa.array(end_us),
     }
 
 
@@ -214,29 +216,29 @@ def _counts(prints: Prints, starts: Int64s) -> dict[str, Any]:
     }
 
 
-def _sums(prints: Prints, starts: Int64s, start_us: Int64s) -> Sums:
+def _sums(prints: Prints, starts: Int64s, start_us: Int64s, end_us: Int64s) -> Sums:
     quantity = np.where(prints.may(Update.VWAP), prints.quantity, 0)
-    price_time, covered_us = _price_time(prints, starts, start_us)
+    price_time, covered_us = _price_time(prints, starts, start_us, end_us)
     return Sums(
         notional=summed(products(prints.price, quantity), starts),
         volume=summed(limbs_of(quantity), starts),
         price_time=price_time,
         covered_us=covered_us,
-        lengths_us=np.full(len(starts), MINUTE_US, np.int64),
+        lengths_us=end_us - start_us,
     )
 
 
-def _price_time(prints: Prints, starts: Int64s, start_us: Int64s) -> tuple[Limbs, Int64s]:
-    """The integral of the price that holds over each minute, in 1e-14, and how long one held."""
-    held, end_us = prints.may(Update.LAST), start_us + MINUTE_US
+def _price_time(prints: Prints, starts: Int64s, start_us: Int64s, end_us: Int64s) -> tuple[Limbs, Int64s]:
+    """The integral of the price that holds over each window, in 1e-14, and how long one held."""
+    held = prints.may(Update.LAST)
     groups = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(prints))))
-    # the price of a print holds until the next in its minute, that of the last to the end of it
+    # the price of a print holds until the next in its window, that of the last to the end of it
     until, at = end_us[groups], np.flatnonzero(held)
     follows = groups[at[1:]] == groups[at[:-1]]
     until[at[:-1]] = np.where(follows, prints.at_us[at[1:]], until[at[:-1]])
     own_us = np.where(held, until - prints.at_us, 0)
     own = summed(products(prints.price, own_us), starts)
-    # before the first, the price of an earlier minute does
+    # before the first, the price of an earlier window does
     first, none = first_places(held, starts)
     runs = np.searchsorted(changes(prints.scopes, prints.days), starts, "right")
     before, unknown = held_before(*last_places(held, starts), runs)
@@ -267,7 +269,7 @@ def _gap_counts(prints: Prints, starts: Int64s, holes: Iterable[Hole]) -> Int64s
     return counts
 
 
-def _standing(prints: Prints, starts: Int64s, start_us: Int64s, basis: Basis) -> dict[str, Any]:
+def _standing(prints: Prints, starts: Int64s, end_us: Int64s, basis: Basis) -> dict[str, Any]:
     exchange_of = prints.scopes % len(prints.exchanges)
     days = np.unique(prints.days)
     cells = exchange_of * len(days) + np.searchsorted(days, prints.days)
@@ -276,7 +278,7 @@ def _standing(prints: Prints, starts: Int64s, start_us: Int64s, basis: Basis) ->
     names = [exchange for exchange in prints.exchanges for _ in days]
     _, ends = day_bounds_us(names, np.tile(days, len(prints.exchanges)), basis.zones)
     cell, exchange = cells[starts], exchange_of[starts]
-    is_final = final(start_us + MINUTE_US, heard[cell], ends[cell], to_us(basis.commit_time))
+    is_final = final(end_us, heard[cell], ends[cell], to_us(basis.commit_time))
     versions = [basis.rules(name).version for name in prints.exchanges]
     return {
         "is_final": pa.array(is_final),

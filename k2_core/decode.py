@@ -65,6 +65,15 @@ def decode(records: Records, table: Table, decoder_of: Callable[[int], Decoder |
     return Decoded(pa.concat_tables(tables), np.concatenate(sources), tuple(dead), tuple(sorted(decoders)))
 
 
+def with_lineage(decoded: Decoded, records: Records, epoch: int) -> pa.Table:
+    """Rows with the columns that say which record each came from. decoded: what was made of these records."""
+    n, at = len(decoded.rows), decoded.source
+    rows = decoded.rows.append_column("kafka_topic", pa.repeat(records.topic, n))
+    rows = rows.append_column("kafka_epoch", pa.array(np.full(n, epoch, np.int32)))
+    rows = rows.append_column("kafka_partition", pa.array(records.kafka_partitions[at], pa.int32()))
+    return rows.append_column("kafka_offset", pa.array(records.offsets[at], pa.int64()))
+
+
 def schema_ids_by_partition(records: Records) -> dict[int, set[int]]:
     """Which writer schemas the records of each Kafka partition name."""
     found: dict[int, set[int]] = {}
@@ -119,4 +128,13 @@ def _rows(framed: Framed, decoders: dict[int, Decoder | None]) -> tuple[list[pa.
     return tables, source, sorted(dead, key=lambda d: d.index)
 
 
-__all__ = ["Bodies", "Dead", "Decoded", "Decoder", "decode", "schema_id_of", "schema_ids_by_partition"]
+__all__ = [
+    "Bodies",
+    "Dead",
+    "Decoded",
+    "Decoder",
+    "decode",
+    "schema_id_of",
+    "schema_ids_by_partition",
+    "with_lineage",
+]

@@ -13,6 +13,7 @@
     ├── Unreachable            a server did not answer
     ├── BadInput               a file or a request cannot be understood as a whole
     ├── NotFound               something named does not exist
+    │   └── Gone               something named was there and never comes back
     ├── AlreadyRunning         another stack holds this home
     ├── Damaged                a stored file is missing or differs from its receipt
     ├── Unwritable             a file could not be written: a full disk, a missing right, a dying device
@@ -101,6 +102,10 @@ class NotFound(K2Error):
     """Raised when a named thing (table, snapshot, symbol, feed) does not exist."""
 
     code = "NOT_FOUND"
+
+
+class Gone(NotFound):
+    """Raised when a named thing (a snapshot or a version of a dropped table) was there and cannot be told again."""
 
 
 class AlreadyRunning(K2Error):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k2_core.gap_ids import FILLED, OPEN, SETTLED, STATED, URGENCY
+from k2_core.gap_ids import FILLED, OPEN, SETTLED, STATED, URGENCY, GapId
 
 Event = Mapping[str, Any]
 """A row of audit.gaps."""
@@ -56,22 +56,43 @@ def unfilled(events: Iterable[Event]) -> list[dict[str, Any]]:
 
     events: rows of audit.gaps, any order. actor, evidence and stated are those of the statement that gave the state.
     """
-    seen: dict[str, list[Event]] = defaultdict(list)
     painted: dict[Numbering, _Painted] = defaultdict(_Painted)
-    ordered = sorted(events, key=lambda e: e["event_number"])
-    for event in ordered:
-        if event["state"] not in STATED:
-            seen[event["gap_id"]].append(event)
+    ordered = sorted(events, key=_number)
     for event in sorted((e for e in ordered if e["state"] in STATED), key=lambda e: e["stated"]):
         painted[_numbering(event)].paint(event["first_id"], event["last_id"], event)
-    holes = [(of_gap[0], of_gap[-1]) for of_gap in seen.values() if of_gap[-1]["state"] != FILLED]
+    holes = [(of_gap[0], of_gap[-1]) for of_gap in _seen(ordered) if of_gap[-1]["state"] != FILLED]
     found = [_standing(first, last, painted.get(_numbering(first), _Painted())) for first, last in holes]
-    return sorted(found, key=lambda gap: (gap["feed"], gap["scope"], gap["session"], gap["first_id"]))
+    return sorted(found, key=_place)
+
+
+def filled(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """Every gap that was there and is no more: its ids came, or what is left of it has another name.
+
+    events: rows of audit.gaps, any order. Each as the judge saw it last, dated as it first did, in the same order.
+    """
+    over = [of_gap for of_gap in _seen(sorted(events, key=_number)) if of_gap[-1]["state"] == FILLED]
+    return sorted(({**told[-1], "exchange_date": told[0]["exchange_date"]} for told in over), key=_place)
+
+
+def history(gap: GapId, events: Iterable[Event]) -> list[Event]:
+    """What the judge saw of one gap, then what was stated of any of its ids, each oldest first."""
+    concern = sorted((e for e in events if _concerns(gap, e)), key=_number)
+    stated = [event for event in concern if event["state"] in STATED]
+    return [e for e in concern if e["state"] not in STATED] + sorted(stated, key=lambda e: e["stated"])
 
 
 def is_settled(gap: Event) -> bool:
     """Whether a gap asks for nothing more."""
     return gap["state"] in SETTLED
+
+
+def _seen(ordered: Iterable[Event]) -> list[list[Event]]:
+    """What the judge saw of each gap. ordered: events in their order."""
+    seen: dict[str, list[Event]] = defaultdict(list)
+    for event in ordered:
+        if event["state"] not in STATED:
+            seen[event["gap_id"]].append(event)
+    return list(seen.values())
 
 
 def _standing(first: Event, last: Event, painted: _Painted) -> dict[str, Any]:
@@ -84,5 +105,22 @@ def _standing(first: Event, last: Event, painted: _Painted) -> dict[str, Any]:
     return {**last, **stated, "state": state, "exchange_date": first["exchange_date"]}
 
 
+def _concerns(gap: GapId, event: Event) -> bool:
+    """Whether an event is one of a gap, or a statement about some of its ids."""
+    if event["gap_id"] == str(gap):
+        return True
+    same = _numbering(event) == (gap.feed, gap.scope, gap.session)
+    overlaps = event["first_id"] <= gap.last_id and gap.first_id <= event["last_id"]
+    return same and overlaps and event["state"] in STATED
+
+
 def _numbering(event: Event) -> Numbering:
     return event["feed"], event["scope"], event["session"]
+
+
+def _number(event: Event) -> int:
+    return int(event["event_number"])
+
+
+def _place(gap: Event) -> tuple[str, str, int, int]:
+    return gap["feed"], gap["scope"], gap["session"], gap["first_id"]

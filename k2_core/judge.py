@@ -24,13 +24,24 @@ from k2_core.numberings import Sessions, place
 from k2_core.ordering import in_table_order
 from k2_core.revisions import Compared, codes_of, compare
 from k2_core.scopes import Places
-from k2_core.screen import int64s
+from k2_core.screen import int64s, screen
 from k2_core.statements import stated_gaps
 from k2_core.verdict import DUPLICATE, REVISION, WRITTEN, GapEvent, Mask, Screened, State, StoredRows, Verdict, Wanted
 
 _DATE_MARGIN = timedelta(days=1)
 """A correction may move a print over midnight; one that moved it further is found by the wider scan."""
 _US_PER_MS = 1_000
+
+
+def judge_rows(
+    feed: Feed, rows: pa.Table, *, state: State, stored: StoredRows, today: date
+) -> tuple[Screened, Verdict]:
+    """Screen the rows of one topic and judge those that passed: all that decides what a commit stores of them.
+
+    rows: feed and lineage columns. today: UTC date of the commit.
+    """
+    screened = screen(feed, rows, today)
+    return screened, decide(feed, screened, state, stored)
 
 
 def decide(feed: Feed, screened: Screened, state: State, stored: StoredRows) -> Verdict:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 REPLAY_HEADER = "k2.replay"
 """Record header of a letter sent again: its place, one header for each replay."""
+REPLAYED = "replayed"
+"""Event of the statement on k2.coverage that a letter was sent again."""
 _PLACE = re.compile(r"(.+)\[(\d+)\]@(\d+):(\d+)", re.ASCII)
 
 
@@ -41,6 +43,18 @@ class Delivery:
 
     letter: Place
     delivered: Place
+
+
+def deliveries_in(statements: Iterable[Mapping[str, Any]]) -> list[Delivery]:
+    """The deliveries among statements; what cannot be read is nobody's statement. statements: of audit.coverage."""
+    found = []
+    for row in statements:
+        if row["event"] == REPLAYED:
+            try:
+                found.append(Delivery(Place.parse(row.get("letter") or ""), Place.parse(row.get("delivered") or "")))
+            except ValueError:
+                continue
+    return found
 
 
 class Standing(StrEnum):

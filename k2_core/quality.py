@@ -24,6 +24,9 @@ class Flag(IntFlag):
 
 FEED_FLAGS = Flag.VENDOR_EXCLUDED | Flag.RECEIVE_TIME_AS_EVENT_TIME
 """Bits a feed may state; the judge decides the others."""
+DOUBTFUL_FLAGS = Flag.VENDOR_EXCLUDED | Flag.RECEIVE_BEFORE_EVENT | Flag.CROSSED | Flag.OUT_OF_SESSION
+"""Bits that say a row is hard to trust: view=clean leaves it out. The other two tell how a row came to be, or what is
+true of the market: a time of receipt where the source states none, a side that nobody quotes."""
 
 
 class Reason(StrEnum):

@@ -16,8 +16,8 @@ Int64s = npt.NDArray[np.int64]
 Limbs = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_BITS = 30
-_LIMB = (1 << _BITS) - 1
+LIMB_BITS = 30
+_LIMB = (1 << LIMB_BITS) - 1
 _LIMBS = 5
 """150 bits: 128 and room to see what is beyond them."""
 
@@ -29,7 +29,7 @@ def units_of(decimals: pa.ChunkedArray) -> Int64s:
 
 def limbs_of(values: Int64s) -> Limbs:
     """Integers as limbs."""
-    return np.stack([values & _LIMB, (values >> _BITS) & _LIMB, values >> 2 * _BITS])
+    return np.stack([values & _LIMB, (values >> LIMB_BITS) & _LIMB, values >> 2 * LIMB_BITS])
 
 
 def limbs_of_decimals(decimals: pa.ChunkedArray) -> Limbs:
@@ -52,14 +52,14 @@ def limbs_of_decimals(decimals: pa.ChunkedArray) -> Limbs:
 
 def products(a: Int64s, b: Int64s) -> Limbs:
     """a x b. Both below 2^60."""
-    a0, a1, b0, b1 = a & _LIMB, a >> _BITS, b & _LIMB, b >> _BITS
+    a0, a1, b0, b1 = a & _LIMB, a >> LIMB_BITS, b & _LIMB, b >> LIMB_BITS
     low, middle, high = a0 * b0, a0 * b1 + a1 * b0, a1 * b1
     return np.stack(
         [
             low & _LIMB,
-            (low >> _BITS) + (middle & _LIMB),
-            (middle >> _BITS) + (high & _LIMB),
-            high >> _BITS,
+            (low >> LIMB_BITS) + (middle & _LIMB),
+            (middle >> LIMB_BITS) + (high & _LIMB),
+            high >> LIMB_BITS,
         ]
     )
 
@@ -119,7 +119,7 @@ def _carried(limbs: Limbs) -> Limbs:
     out = np.zeros((_LIMBS, limbs.shape[1]), np.int64)
     out[: len(limbs)] = limbs
     for i in range(_LIMBS - 1):
-        out[i + 1] += out[i] >> _BITS
+        out[i + 1] += out[i] >> LIMB_BITS
         out[i] &= _LIMB
     return out
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND_US = 1_000_000
 MINUTE_US = 60_000_000
 DAY_US = 86_400 * 1_000_000
 
@@ -19,10 +20,14 @@ LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1
 
 @dataclass(frozen=True)
 class Timeframe:
-    """A length of bars. width_us: None for the exchange-local trading day, which has 23 or 25 hours at times."""
+    """A length of bars. width_us: None for the exchange-local trading day, which has 23 or 25 hours at times.
+
+    is_regular: only of what printed while the exchange traded.
+    """
 
     name: str
     width_us: int | None
+    is_regular: bool = False
 
 
 TIMEFRAMES = {
@@ -36,6 +41,15 @@ TIMEFRAMES = {
         "1d": None,
     }.items()
 }
+
+INTERVALS = {
+    **{f"{n}s": Timeframe(f"{n}s", n * SECOND_US) for n in (1, 5, 10, 15, 30)},
+    **{f"{n}m": Timeframe(f"{n}m", n * MINUTE_US) for n in (1, 2, 3, 5, 10, 15, 30)},
+    **{f"{n}h": Timeframe(f"{n}h", n * 60 * MINUTE_US) for n in (1, 2, 4, 6, 8, 12)},
+    "1d": TIMEFRAMES["1d"],
+    "session": Timeframe("session", None, is_regular=True),
+}
+"""Every length a reader may ask for, the shortest first: each divides a day."""
 
 
 def to_us(instant: datetime) -> int:

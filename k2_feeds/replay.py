@@ -11,7 +11,7 @@ from typing import Self
 from uuid import uuid4
 
 from k2_core.feeds import Feed
-from k2_core.letters import REPLAY_HEADER, Delivery, Place
+from k2_core.letters import REPLAY_HEADER, REPLAYED, Delivery, Place
 from k2_core.records import Header
 from k2_feeds.backlog import Backlog, Committed
 from k2_feeds.coverage import ALL, COVERAGE_FEED, EXCHANGE, Stamp, Tally, statement
@@ -22,7 +22,6 @@ from k2_resources import clock
 from k2_resources.kafka import KafkaLog, LogWriter
 from k2_resources.settings import Settings
 
-EVENT = "replayed"
 LETTERS_PER_STATEMENT = 500
 """Letters sent before their deliveries are stated: what a crash in between sends a second time."""
 
@@ -108,7 +107,9 @@ class Replay:
     def _statement(self, feed: Feed, delivery: Delivery) -> Row:
         stamp = Stamp(self.collection_id, f"dead letters, by {self._by}", clock.now_us())
         told = {"letter": str(delivery.letter), "delivered": str(delivery.delivered)}
-        return statement(feed, Tally(feed.name, ALL, rows=1), EVENT, stamp, name=f"{delivery.letter}:{EVENT}", **told)
+        return statement(
+            feed, Tally(feed.name, ALL, rows=1), REPLAYED, stamp, name=f"{delivery.letter}:{REPLAYED}", **told
+        )
 
     def _guard(self, log: KafkaLog) -> Backlog | None:
         if self._committed is None or not self._settings.is_embedded:

@@ -1,7 +1,7 @@
-"""DuckDB: a fixed pool of cursors that reads Parquet files, each query under a deadline and stoppable.
+"""DuckDB: a fixed pool of threads that reads Parquet files, each query admitted, under a deadline, and stoppable.
 
-Belongs here: everything that imports duckdb. Which files to read and what the rows mean is the caller's; the SQL
-texts are k2_core/sql. Values reach a statement as bound parameters only.
+Belongs here and in duck_queries.py: everything that imports duckdb. Which files to read and what the rows mean is the
+caller's; the SQL texts are k2_core/sql. Values reach a statement as bound parameters only.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from contextvars import ContextVar
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -21,10 +21,32 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from k2_core.errors import Damaged, K2Error
+from k2_resources.duck_queries import (
+    INTERRUPT_EVERY_SECONDS,
+    Cursor,
+    Query,
+    QueryRefused,
+    QueryStopped,
+    QueryTimeout,
+    QueryTooLarge,
+    Result,
+    Statement,
+    Stream,
+    fetching,
+    stop,
+    stop_and_wait,
+)
 
-INTERRUPT_EVERY_SECONDS = 0.005
-"""An interrupt that arrives before a query runs is dropped, so it is repeated until the query has ended."""
+__all__ = [
+    "Duck",
+    "QueryRefused",
+    "QueryStopped",
+    "QueryTimeout",
+    "QueryTooLarge",
+    "Statement",
+    "parquet_paths",
+    "statement",
+]
 
 _CONFIG: dict[str, str | int | float | list[str]] = {
     "threads": 1,  # per cursor: the pool is the parallelism; two threads per query cost a fifth of the throughput
@@ -35,36 +57,8 @@ _CONFIG: dict[str, str | int | float | list[str]] = {
 }
 _PARAMETER = re.compile(r"\$([a-z_]+)")
 _GLOB = re.compile(r"([\[*?])")
-
-
-class QueryTimeout(K2Error):
-    """Raised when a query did not end before its deadline; it has been stopped."""
-
-    code = "TIMEOUT"
-
-
-class QueryTooLarge(K2Error):
-    """Raised when a query needs more memory than DuckDB may use."""
-
-    code = "RESOURCE_LIMIT_EXCEEDED"
-
-
-class QueryStopped(K2Error):
-    """Raised when a query was abandoned by its caller, or the pool was closed."""
-
-    code = "STOPPED"
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A SQL text and the names of the parameters it binds."""
-
-    text: str
-    parameters: frozenset[str]
-
-    def bind(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values this text uses, of those given. Raises KeyError for one that is missing."""
-        return {name: values[name] for name in self.parameters}
+_ADMITTED: ContextVar[bool] = ContextVar("admitted", default=False)
+"""Whether the task had a query let in already: a request that was begun is not refused halfway."""
 
 
 @cache
@@ -81,39 +75,66 @@ def parquet_paths(locations: Iterable[str]) -> list[str]:
 
 
 class Duck:
-    """A pool of DuckDB cursors. Safe to share between threads and event loops."""
+    """A pool of DuckDB cursors. Safe to share between threads and event loops.
 
-    def __init__(self, *, threads: int = 2, memory: str = "2GB", seconds_max: float = 30.0) -> None:
+    threads: queries that run at the same time. queue_max: queries that may wait for one of them.
+    """
+
+    def __init__(
+        self, *, threads: int = 2, memory: str = "2GB", seconds_max: float = 30.0, queue_max: int = 100
+    ) -> None:
         self.seconds_max = seconds_max
+        self._unfinished_max = threads + queue_max
+        self._unfinished = 0
+        self._counting = threading.Lock()
         self._database = duckdb.connect(config={**_CONFIG, "memory_limit": memory})
         self._local = threading.local()
-        self._running: set[_Query] = set()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="duck", initializer=self._open_cursor)
+        self._running: set[Query[Any]] = set()
+        self._streams: set[Stream] = set()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="duck", initializer=self._keep_cursor)
 
     async def query(self, sql: Statement, values: Mapping[str, Any], *, seconds: float | None = None) -> pa.Table:
         """Run one statement without blocking the event loop; cancelling the caller stops the query.
 
-        Raises QueryTimeout after `seconds` (waiting for a cursor included), QueryTooLarge, Damaged.
+        Raises QueryTimeout after `seconds` (waiting for a cursor included), QueryTooLarge, Damaged, and QueryRefused
+        when the queue is full; a task whose first query was let in is never refused one.
         """
-        query, future = self._submit(sql, values)
-        seconds = self.seconds_max if seconds is None else seconds
+        self._admit()
+        query = Query(fetching(sql, values))
+        return await self._answer(query, self._submit(query, self._own_cursor), seconds)
+
+    async def stream(
+        self, sql: Statement, values: Mapping[str, Any], *, seconds: float | None = None
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
+        """Run one statement and yield its rows as they are computed, at most one batch ahead of the reader.
+
+        A reader that pauses pauses the query, and holds no thread meanwhile; closing the generator stops it. seconds:
+        bounds the wait for each batch, not the pauses of the reader. Raises as query does; it is never refused: who
+        streams bounds how many streams there are.
+        """
+        stream = Stream(self._open_cursor, sql, values)
+        self._streams.add(stream)
+        query, ahead = self._advance(stream)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
-        except TimeoutError:
-            raise _overrun(seconds) from None
+            while (batch := await self._answer(query, ahead, seconds)) is not None:
+                query, ahead = self._advance(stream)
+                yield batch
         finally:
-            _stop(query, future, asyncio.get_running_loop())
+            query.interrupt()
+            ahead.add_done_callback(lambda _: self._forget(stream))
+            stop(query, ahead, asyncio.get_running_loop())
 
     def fetch(self, sql: Statement, values: Mapping[str, Any], *, seconds: float | None = None) -> pa.Table:
         """Run one statement and wait for it. Raises QueryTimeout after `seconds`, QueryTooLarge, Damaged."""
-        query, future = self._submit(sql, values)
+        query = Query(fetching(sql, values))
+        future = self._submit(query, self._own_cursor)
         seconds = self.seconds_max if seconds is None else seconds
         try:
             return future.result(seconds)
         except FutureTimeout:
             raise _overrun(seconds) from None
         finally:
-            _stop_and_wait(query, future)
+            stop_and_wait(query, future)
 
     def close(self) -> None:
         """Stop what runs and free the memory."""
@@ -123,70 +144,67 @@ class Duck:
                 query.interrupt()
             time.sleep(INTERRUPT_EVERY_SECONDS)
         self._pool.shutdown(wait=True)
+        for stream in tuple(self._streams):
+            self._forget(stream)
         self._database.close()
 
-    def _open_cursor(self) -> None:
+    def _admit(self) -> None:
+        if _ADMITTED.get():
+            return
+        if self._unfinished >= self._unfinished_max:
+            raise QueryRefused(f"{self._unfinished} queries run or wait already; come back later")
+        _ADMITTED.set(True)
+
+    async def _answer(self, query: Query[Result], future: Future[Result], seconds: float | None) -> Result:
+        seconds = self.seconds_max if seconds is None else seconds
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+        except TimeoutError:
+            raise _overrun(seconds) from None
+        finally:
+            stop(query, future, asyncio.get_running_loop())
+
+    def _advance(self, stream: Stream) -> tuple[Query[pa.RecordBatch | None], Future[pa.RecordBatch | None]]:
+        query = Query(stream.next)
+        return query, self._submit(query, stream.cursor)
+
+    def _forget(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        stream.close()
+
+    def _open_cursor(self) -> Cursor:
         cursor = self._database.cursor()
         cursor.execute("SET TimeZone = 'UTC'")
         cursor.execute("SET parquet_metadata_cache = true")
-        self._local.cursor = cursor
+        return cursor
 
-    def _submit(self, sql: Statement, values: Mapping[str, Any]) -> tuple[_Query, Future[pa.Table]]:
-        query = _Query(sql, sql.bind(values))
-        return query, self._pool.submit(self._run, query)
+    def _keep_cursor(self) -> None:
+        self._local.cursor = self._open_cursor()
 
-    def _run(self, query: _Query) -> pa.Table:
+    def _own_cursor(self) -> Cursor:
+        cursor: Cursor = self._local.cursor
+        return cursor
+
+    def _submit(self, query: Query[Result], cursor: Callable[[], Cursor]) -> Future[Result]:
+        self._count(1)
+        try:
+            future = self._pool.submit(self._run, query, cursor)
+        except RuntimeError:
+            self._count(-1)
+            raise QueryStopped("the server is stopping") from None
+        future.add_done_callback(lambda _: self._count(-1))
+        return future
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._unfinished += change
+
+    def _run(self, query: Query[Result], cursor: Callable[[], Cursor]) -> Result:
         self._running.add(query)
         try:
-            return query.run(self._local.cursor)
+            return query.run(cursor())
         finally:
             self._running.discard(query)
-
-
-class _Query:
-    """One statement on its way through the pool; only the cursor that runs it is interrupted, only while it does."""
-
-    def __init__(self, sql: Statement, values: dict[str, Any]) -> None:
-        self._sql = sql
-        self._values = values
-        self._lock = threading.Lock()
-        self._cursor: duckdb.DuckDBPyConnection | None = None
-        self._abandoned = False
-
-    def run(self, cursor: duckdb.DuckDBPyConnection) -> pa.Table:
-        with self._lock:
-            if self._abandoned:
-                raise QueryStopped("the query was abandoned before it began")
-            self._cursor = cursor
-        try:
-            return cursor.sql(self._sql.text, params=self._values).to_arrow_table()
-        except duckdb.InterruptException:
-            raise QueryStopped("the query was abandoned by its caller") from None
-        except duckdb.OutOfMemoryException as error:
-            raise QueryTooLarge(f"the query needs more memory than DuckDB may use: {error}") from error
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise Damaged(f"a data file of the lake cannot be read: {error}") from error
-        finally:
-            with self._lock:
-                self._cursor = None
-
-    def interrupt(self) -> None:
-        with self._lock:
-            self._abandoned = True
-            if self._cursor is not None:
-                self._cursor.interrupt()
-
-
-def _stop(query: _Query, future: Future[pa.Table], loop: asyncio.AbstractEventLoop) -> None:
-    if not future.done():
-        query.interrupt()
-        loop.call_later(INTERRUPT_EVERY_SECONDS, _stop, query, future, loop)
-
-
-def _stop_and_wait(query: _Query, future: Future[pa.Table]) -> None:
-    while not future.done():
-        query.interrupt()
-        time.sleep(INTERRUPT_EVERY_SECONDS)
 
 
 def _overrun(seconds: float) -> QueryTimeout:

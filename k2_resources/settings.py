@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from k2_core.errors import Misconfigured
 from k2_core.feeds import Feed, parse_feeds
-from k2_resources.rule_sets import load_sessions
+from k2_resources.rule_sets import load_sessions, read_yaml
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     day_close_settle_seconds: float = Field(
         60.0, ge=0, description="A past date is closed once no commit has named it for so long."
     )
+    day_close_every_seconds: int = Field(
+        29, gt=0, description="Between two looks for dates to close; Dagster's daemon loops every 5 s."
+    )
     upkeep_cron: str = Field(
         "17 * * * *", description="When the lake is looked after; off the hour, as others are on it."
     )
@@ -134,9 +137,42 @@ class Settings(BaseSettings):
         description="Files nothing refers to go so long after that was seen: longer than any reader reads.",
     )
     failpoint: str = Field("", description="Stop the commit protocol at name[:nth][:kill|raise|pause]; tests only.")
+    api_rate_per_minute: int = Field(
+        100, ge=0, description="Units a key may spend in any minute; most requests cost one. 0 = no limit."
+    )
+    api_probes_per_minute: int = Field(
+        60, ge=0, description="Looks at /health and /ready an address may take in any minute. 0 = no limit."
+    )
+    api_body_bytes_max: int = Field(10 << 20, gt=0, description="Bytes of a request's body.")
+    api_body_seconds_max: float = Field(30.0, gt=0, description="How long a body may take to arrive.")
+    api_header_seconds_max: float = Field(10.0, gt=0, description="How long the head of a request may take to arrive.")
+    api_idle_seconds_max: float = Field(30.0, gt=0, description="How long a connection may wait for its next request.")
+    api_stall_seconds_max: float = Field(30.0, gt=0, description="A client that reads nothing for so long is dropped.")
+    api_connections_max: int = Field(
+        500, gt=1, description="Connections at a time, half of them of one address; files need the other descriptors."
+    )
+    api_cors_origins: str = Field("", description="Origins of pages that may ask, separated by commas; empty = none.")
+    tail_records_max: int = Field(
+        100_000, ge=0, description="Records past the newest commit the API holds of a table; 0 = it shows commits only."
+    )
     query_threads: int = Field(2, gt=0, description="DuckDB cursors that run at the same time.")
     query_memory: str = Field("2GB", description="Memory DuckDB may use.")
     query_seconds_max: float = Field(30.0, gt=0, description="Deadline of one API query.")
+    query_queue_max: int = Field(
+        100, ge=0, description="Requests that may wait for a cursor, half a second on two cores; more are refused."
+    )
+    query_streams_max: int = Field(16, gt=0, description="Answers streamed at a time; more are refused.")
+    query_stream_seconds_max: float = Field(
+        1800.0, gt=0, description="Deadline of one streamed answer; shorter than deletion_grace_seconds."
+    )
+    query_cache_bytes_max: int = Field(128 << 20, ge=0, description="Bytes of answers kept for who asks again.")
+    sql: bool = Field(False, description="Whether POST /v1/sql answers, for keys with the scope sql.")
+    sql_cells: int = Field(1, gt=0, description="Statements of /v1/sql that run at the same time.")
+    sql_seconds_max: float = Field(10.0, gt=0, description="How long a statement may take; then its process is killed.")
+    sql_memory_bytes_max: int = Field(2 << 30, ge=1 << 30, description="Address space of that process.")
+    sql_rows_max: int = Field(100_000, gt=0, description="Rows a statement may ask for.")
+    sql_bytes_max: int = Field(64 << 20, gt=0, description="Bytes of its answer, in memory and as sent.")
+    sql_files_max: int = Field(4_000, gt=0, description="Data files it may read; a shorter range has fewer.")
 
     @property
     def endpoints_file(self) -> Path:
@@ -145,6 +181,10 @@ class Settings(BaseSettings):
     @property
     def api_key_file(self) -> Path:
         return self.home / "api.key"
+
+    @property
+    def api_keys_file(self) -> Path:
+        return self.home / "api-keys.json"
 
     @property
     def dagster_home(self) -> Path:
@@ -201,6 +241,6 @@ def load_feeds(settings: Settings) -> tuple[Feed, ...]:
     """Read config/feeds.yaml. Raises Misconfigured."""
     path = settings.config / "feeds.yaml"
     try:
-        return parse_feeds(yaml.safe_load(path.read_text()), cache(partial(load_sessions, settings.config)))
+        return parse_feeds(read_yaml(path), cache(partial(load_sessions, settings.config)))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Misconfigured(f"{path}: {error}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("k2_core", "k2_resources", "k2_feeds", "k2_assets", "k2_api", "k2_cli")
+PACKAGES = ("k2_core", "k2_resources", "k2_feeds", "k2_assets", "k2_api", "k2_cli", "k2_client")
 FILES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 FILE_LINES_MAX, FUNCTION_LINES_MAX, README_LINES_MAX = 335, 50, 150
 BANNED_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|managers?|handlers?)(_|$)")

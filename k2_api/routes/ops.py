@@ -7,8 +7,9 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from k2_api.dataset_models import ReadyAnswer
 from k2_api.health import alerts_of, daemon_of, dependencies, overall, topics_of
-from k2_api.models import About, HealthAnswer
+from k2_api.models import HealthAnswer
 from k2_api.observe import state_metrics
 from k2_api.responses import backend
 from k2_api.scrape import CATALOG_SECONDS
@@ -20,12 +21,6 @@ from k2_resources.clock import now
 router = APIRouter(tags=["operations"])
 SNAPSHOTS_MAX = 100_000
 """More than any table keeps: the count is of all of them."""
-
-
-@router.get("/", response_model=About)
-async def about(request: Request) -> About:
-    """Where things are."""
-    return About(name="K2", version=request.app.version, docs="/docs", redoc="/redoc", health="/health", api="/v1")
 
 
 @router.get("/health", response_model=HealthAnswer)
@@ -50,6 +45,16 @@ async def health(request: Request, response: Response) -> HealthAnswer:
         topics=topics,
         alerts=alerts_of(told),
     )
+
+
+@router.get("/ready", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
+async def ready(request: Request, response: Response) -> ReadyAnswer:
+    """Whether this server can answer questions now: 503 while the catalog or the query engine does not answer."""
+    found = await dependencies(backend(request).reads, {})
+    is_ready = overall(found) == "healthy"
+    response.status_code = 200 if is_ready else 503
+    response.headers["Cache-Control"] = "no-store"
+    return ReadyAnswer(status="ready" if is_ready else "not_ready", dependencies=found)
 
 
 @router.get("/metrics", include_in_schema=False)

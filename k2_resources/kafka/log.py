@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import filterfalse
 from typing import Any
@@ -40,6 +40,11 @@ _CONSUME_FIRST = 100
 """Messages taken before their size is known; a message has a megabyte at most unless somebody raised that."""
 _CONSUME_SECONDS = 0.05
 """A call waits this long to fill up, so it is also the longest a short tail is held back."""
+
+_FOLLOWED_MAX = 2_000
+"""Messages a follower takes at once: small batches, for it reads the end of a log and shares its process."""
+_ENDLESS = 1 << 40
+"""Offsets, more than anybody follows: the sum over a thousand partitions still fits into 64 bits."""
 
 _CONSUMER = {
     **CLIENT,
@@ -136,6 +141,25 @@ class KafkaLog:
             consumer.assign([TopicPartition(r.topic, r.kafka_partition, r.start) for r in progress.unfinished()])
             while progress.left:
                 self._fill(consumer, progress, rows_max)
+                yield progress.batch()
+        finally:
+            consumer.close()
+
+    def follow(self, starts: Mapping[tuple[str, int], int], *, wait_seconds: float) -> Generator[LogBatch, None, None]:
+        """Read on from stated offsets without an end: whatever came within each wait, perhaps nothing.
+
+        starts: next offset of each Kafka partition. Ranges of consecutive batches are contiguous, as those of `read`;
+        offsets without a record are inside once something beyond them was seen. A broker that is gone is silence: who
+        wants to know asks for the watermarks. Raises OffsetBelowRetention, LogTruncated, Unreachable.
+        """
+        ranges = [OffsetRange(topic, p, at, at + _ENDLESS) for (topic, p), at in starts.items()]
+        progress = Progress(ranges)
+        queue = {"queued.min.messages": _FOLLOWED_MAX, "queued.max.messages.kbytes": self._queue_kbytes}
+        consumer = Consumer({**_CONSUMER, **queue, **self._config})
+        try:
+            consumer.assign([TopicPartition(r.topic, r.kafka_partition, r.start) for r in ranges])
+            while True:
+                self._absorb(consumer, progress, consumer.consume(_FOLLOWED_MAX, wait_seconds))
                 yield progress.batch()
         finally:
             consumer.close()

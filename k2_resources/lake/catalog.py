@@ -26,10 +26,11 @@ from k2_core.errors import Damaged, NotFound, Unreachable
 from k2_core.keys import offsets_in
 from k2_core.offsets import Offsets
 from k2_core.protocol.ports import Head
-from k2_resources.lake.files import DataFileEntry, Extent, file_entry
+from k2_resources.lake.files import DataFileEntry, Extent
 from k2_resources.lake.history import Past, copied_offsets, recall
 from k2_resources.lake.iceberg import PROPERTIES, iceberg_schema, missing_columns, partition_spec, sort_order
 from k2_resources.lake.metadata import SharingCatalog
+from k2_resources.lake.planning import field_ids, planned_files
 from k2_resources.lake.receipts import from_ms, receipts_of, summary_of
 
 CATALOG_NAME = "k2"
@@ -88,12 +89,15 @@ class Lake:
 
         Raises Unreachable, Misconfigured.
         """
-        for table in tables:
+        wanted = tuple(tables)
+        for namespace in {table.namespace for table in wanted}:
             with suppress(NamespaceAlreadyExistsError):
-                self.catalog.create_namespace_if_not_exists(table.namespace)
-            if not self.catalog.table_exists(table.name):
+                self.catalog.create_namespace_if_not_exists(namespace)
+        for table in wanted:
+            try:
+                self._widen(table)
+            except NotFound:
                 self._create(table)
-            self._widen(table)
 
     def _widen(self, table: Table) -> None:
         """Add the columns a contract gained since a table was made; another process may do it first."""
@@ -107,8 +111,9 @@ class Lake:
         raise Unreachable(f"{table.name}: its columns could not be added: others commit all the time. Start again")
 
     def _create(self, table: Table) -> None:
+        """Create a table; where another process was faster, it may be one of another K2."""
         schema = iceberg_schema(table)
-        with suppress(TableAlreadyExistsError):
+        try:
             self.catalog.create_table(
                 table.name,
                 schema,
@@ -117,6 +122,8 @@ class Lake:
                 sort_order=sort_order(table, schema),
                 properties=PROPERTIES,
             )
+        except TableAlreadyExistsError:
+            self._widen(table)
 
     def load(self, table: Table) -> IcebergTable:
         """Load the head. Raises NotFound."""
@@ -200,16 +207,16 @@ class Lake:
         )
 
     def _extent_of_forgotten(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> Extent:
-        past = self._recall(loaded, table, snapshot_id)
-        alive = [task.file for task in loaded.scan().plan_files()]
-        kept = [file for file in alive if file.file_path in past.files]
+        past, head = self._recall(loaded, table, snapshot_id), loaded.current_snapshot()
+        alive = planned_files(loaded, head) if head else ()
+        kept = tuple(file for file in alive if file.path in past.files)
         if len(kept) == len(past.files):
-            return Extent(tuple(file_entry(loaded, file) for file in kept), None)
+            return Extent(kept, None, field_ids(loaded, table))
         # its rows are in what was kept and in what rewrites put in since, among rows that came later
         own = (c.receipt for c in receipts_of(loaded, past.sequence_number) if c.receipt.kind == "maintenance")
         rewrites = past.rewrites | {f.path for receipt in own for f in receipt.files_of("data")}
-        holding = [file for file in alive if file.file_path in past.files | rewrites]
-        return Extent(tuple(file_entry(loaded, file) for file in holding), past.offsets)
+        holding = tuple(file for file in alive if file.path in past.files | rewrites)
+        return Extent(holding, past.offsets, field_ids(loaded, table))
 
     def _recall(self, loaded: IcebergTable, table: Table, snapshot_id: int) -> Past:
         past = recall(self.load(RECEIPTS), table, str(loaded.metadata.table_uuid), snapshot_id)
@@ -242,17 +249,19 @@ class Lake:
         return extent.files
 
     def extent(self, table: Table, snapshot_id: int) -> Extent:
-        """Where the rows of one snapshot are, long after it expired and its files were rewritten. Raises NotFound."""
+        """Where the rows of one snapshot are, long after it expired and its files were rewritten.
+
+        Raises NotFound, and Damaged where it has delete files.
+        """
         loaded = self.load(table)
-        if loaded.snapshot_by_id(snapshot_id) is None:
+        if (snapshot := loaded.snapshot_by_id(snapshot_id)) is None:
             return self._extent_of_forgotten(loaded, table, snapshot_id)
         try:
-            files = [task.file for task in loaded.scan(snapshot_id=snapshot_id).plan_files()]
+            return Extent(planned_files(loaded, snapshot), None, field_ids(loaded, table))
         except FileNotFoundError:
             if (now := self.load(table)).snapshot_by_id(snapshot_id) is not None:
                 raise
             return self._extent_of_forgotten(now, table, snapshot_id)  # it expired between the two looks
-        return Extent(tuple(file_entry(loaded, file) for file in files), None)
 
 
 def head_of(table: Table, loaded: IcebergTable) -> Head:

@@ -81,7 +81,7 @@ def copies(lake: Lake, audit: Head, source: Head, fresh: Sequence[Committed]) ->
 
 def _dead_letter_rows(fresh: Sequence[Committed]) -> pa.Table:
     schema = DEAD_LETTERS.arrow_schema()
-    parts = [_read_sidecar(f.path) for c in fresh for f in c.receipt.files_of("dead_letters")]
+    parts = [read_sidecar(f.path) for c in fresh for f in c.receipt.files_of("dead_letters")]
     return pa.concat_tables([schema.empty_table(), *(fitted(part, schema) for part in parts)])
 
 
@@ -91,7 +91,7 @@ def _gap_rows(lake: Lake, table: Table, fresh: Sequence[Committed]) -> pa.Table:
     versions = _versions_of(lake, table, told)
     rows = []
     for c in told:
-        events = [event for f in c.receipt.files_of("gaps") for event in _read_sidecar(f.path).to_pylist()]
+        events = [event for f in c.receipt.files_of("gaps") for event in read_sidecar(f.path).to_pylist()]
         version = versions.get(c.sequence_number)
         stamp = {"table_name": table.name, "snapshot_id": c.snapshot_id, "version": version}
         first = c.sequence_number * EVENTS_PER_COMMIT
@@ -109,7 +109,8 @@ def _versions_of(lake: Lake, table: Table, told: Sequence[Committed]) -> dict[in
     return dict(zip(after["sequence_number"].to_pylist(), after["version"].to_pylist(), strict=True))
 
 
-def _read_sidecar(path: str) -> pa.Table:
+def read_sidecar(path: str) -> pa.Table:
+    """The rows of a sidecar. Raises Damaged when it is gone."""
     try:
         return pq.read_table(path, partitioning=None)
     except OSError as error:

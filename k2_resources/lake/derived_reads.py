@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from k2_core.contracts import GAPS, TRADES, Table
 from k2_core.derived_tables import BARS_1D, BARS_1M
 from k2_core.errors import Damaged
 from k2_core.exchange_dates import day_bounds
+from k2_core.feeds import Feed, feeds_of
 from k2_core.gap_ids import FILLED, STATED
 from k2_core.offsets import Offsets
 from k2_core.prints import COLUMNS
@@ -33,6 +35,12 @@ from k2_resources.lake.catalog import Lake, commit_time
 from k2_resources.lake.copies import EVENTS_PER_COMMIT
 from k2_resources.lake.files import file_entry
 from k2_resources.lake.scans import receipt_rows
+from k2_resources.rule_sets import all_conditions
+
+GAP_COLUMNS = ("gap_id", "event_number", "state", "exchange", "scope", "exchange_date", "last_id")
+"""What of a gap event tells where a hole is."""
+GapEvent = Mapping[str, Any]
+"""A row of audit.gaps, or as much of it as GAP_COLUMNS."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,12 @@ class Rules:
         """Whether a date has ended everywhere by an instant, late reports included."""
         zones = {"UTC", *self.zones.values()}
         return all(to_us(day_bounds(day, zone)[1]) + GRACE_US <= to_us(at) for zone in zones)
+
+
+def bar_rules(config: Path, feeds: tuple[Feed, ...]) -> Rules:
+    """What bars of these feeds go by. config: folder of the update rules. Raises Misconfigured."""
+    zones = {feed.exchange: feed.timezone for feed in feeds_of(TRADES, feeds)}
+    return Rules(all_conditions(config, zones), zones)
 
 
 @dataclass(frozen=True)
@@ -101,11 +115,15 @@ def trades_of(source: Source, day: date, *, since: datetime | None = None, below
 
 def holes_of(lake: Lake, day: date, sequence_number: int) -> list[Hole]:
     """Holes in the ids of the trades of a date, as the judge saw them up to one commit, whoever explained them."""
-    columns = ("gap_id", "event_number", "state", "exchange", "scope", "exchange_date", "last_id")
     until = LessThan("event_number", (sequence_number + 1) * EVENTS_PER_COMMIT)
-    scan = lake.load(GAPS).scan(And(EqualTo("table_name", TRADES.name), until), selected_fields=columns)
-    seen: dict[str, list[dict[str, Any]]] = {}
-    for event in scan.to_arrow().sort_by("event_number").to_pylist():
+    scan = lake.load(GAPS).scan(And(EqualTo("table_name", TRADES.name), until), selected_fields=GAP_COLUMNS)
+    return holes_among(scan.to_arrow().to_pylist(), day)
+
+
+def holes_among(events: Iterable[GapEvent], day: date) -> list[Hole]:
+    """Holes of a date that some events leave. events: GAP_COLUMNS, any order, of any dates."""
+    seen: dict[str, list[GapEvent]] = {}
+    for event in sorted(events, key=lambda e: int(e["event_number"])):
         if event["state"] not in STATED:
             seen.setdefault(event["gap_id"], []).append(event)
     there = (told[0] for told in seen.values() if told[-1]["state"] != FILLED)

@@ -15,6 +15,9 @@ from k2_core.offsets import Offsets
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+FieldIds = tuple[tuple[str, int], ...]
+"""Column of a contract and its Iceberg field id, which stays when a column is renamed."""
+
 
 @dataclass(frozen=True)
 class DataFileEntry:
@@ -33,10 +36,14 @@ class DataFileEntry:
 
 @dataclass(frozen=True)
 class Extent:
-    """Files that hold every row of one snapshot. below: they hold later rows, too; only those below this C are its."""
+    """Files that hold every row of one snapshot. below: they hold later rows, too; only those below this C are its.
+
+    field_ids: by which columns are found, where the files may differ in them; none where all are alike.
+    """
 
     files: tuple[DataFileEntry, ...]
     below: Offsets | None
+    field_ids: FieldIds = ()
 
 
 def file_entry(loaded: IcebergTable, file: DataFile) -> DataFileEntry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cache
 
 import pyarrow as pa
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
@@ -53,6 +54,7 @@ _PRIMITIVES: dict[pa.DataType, IcebergType] = {
 }
 
 
+@cache  # every engine that is opened compares it with the tables there are
 def iceberg_schema(table: Table) -> Schema:
     """Columns in contract order, ids from 1, docs from the contract."""
     ids = itertools.count(len(table.columns) + 1)

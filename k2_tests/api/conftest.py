@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
@@ -18,6 +19,24 @@ from k2_tests.ticks import NOON, quote
 COMMITS = 5
 
 
+def fill(home: Path, trades: Sequence[Row], quotes: Iterable[Row]) -> Settings:
+    """Commit trades in several batches, corrections among them before and after what they correct, and quotes in one."""
+    settings = settings_of(home)
+    lake = lake_of(settings)
+    for part in range(COMMITS):
+        store(lake, TRADES, trades[part::COMMITS])
+    store(lake, QUOTES, quotes)
+    return settings
+
+
+def some_quotes() -> list[Row]:
+    """Quotes of two symbols, some of one side only, one corrected."""
+    none = {"ask_price": None, "ask_quantity": None}
+    made = [quote(n, timestamp=NOON + timedelta(seconds=n // 3), **(none if n % 5 == 0 else {})) for n in range(60)]
+    corrected = {**made[10], "bid_price": Decimal("99.9"), "revision": 1}
+    return [dated(q) for q in [*made, corrected, quote(61, symbol="ONLYQUOTED")]]
+
+
 @pytest.fixture(scope="session")
 def rows() -> list[Row]:
     """Every stored trade of the filled home, corrections included."""
@@ -26,20 +45,13 @@ def rows() -> list[Row]:
 
 @pytest.fixture(scope="session")
 def quote_rows() -> list[Row]:
-    none = {"ask_price": None, "ask_quantity": None}
-    made = [quote(n, timestamp=NOON + timedelta(seconds=n // 3), **(none if n % 5 == 0 else {})) for n in range(60)]
-    corrected = {**made[10], "bid_price": Decimal("99.9"), "revision": 1}
-    return [dated(q) for q in [*made, corrected, quote(61, symbol="ONLYQUOTED")]]
+    """Every stored quote of it, one correction among them."""
+    return some_quotes()
 
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory, rows: list[Row], quote_rows: list[Row]) -> Settings:
-    settings = settings_of(tmp_path_factory.mktemp("filled [home] 100%"))
-    lake = lake_of(settings)
-    for part in range(COMMITS):
-        store(lake, TRADES, rows[part::COMMITS])
-    store(lake, QUOTES, quote_rows)
-    return settings
+    return fill(tmp_path_factory.mktemp("filled [home] 100%"), rows, quote_rows)
 
 
 @pytest.fixture(scope="session")

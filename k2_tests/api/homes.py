@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx2 as httpx
 import pyarrow as pa
-import uvicorn
 from fastapi import FastAPI
 
 from k2_api.app import create_app
-from k2_cli.serve import listen
+from k2_cli.serve import listen, server_of
 from k2_core.contracts import CONTRACT_VERSION, Table
 from k2_core.protocol.ports import Change
-from k2_core.receipts import RangeCount, Receipt
+from k2_core.receipts import DateRows, RangeCount, Receipt
 from k2_resources.lake.catalog import Lake
 from k2_resources.settings import Settings
 from k2_tests.lakes import commit
@@ -28,10 +28,12 @@ from k2_tests.lakes import commit
 Row = dict[str, Any]
 _ZONES = {"ASX": "Australia/Sydney", "BINANCE": "UTC"}
 _TOPIC = "market.test"
+_UNLIMITED = {"api_rate_per_minute": 1_000_000, "api_probes_per_minute": 1_000_000}
+"""Tests ask more than people do."""
 
 
 def settings_of(home: Path, **changes: Any) -> Settings:
-    return Settings(home=home, **changes)
+    return Settings(home=home, **{**_UNLIMITED, **changes})
 
 
 def lake_of(settings: Settings) -> Lake:
@@ -48,8 +50,8 @@ def dated(row: Mapping[str, Any]) -> Row:
     return {"revision": 0, "exchange_date": local.date(), **row}
 
 
-def store(lake: Lake, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Commit rows as one batch of one Kafka range."""
+def store(lake: Lake, table: Table, rows: Iterable[Mapping[str, Any]], touched: Iterable[date] = ()) -> None:
+    """Commit rows as one batch of one Kafka range. touched: dates that lose a row by it."""
     at = lake.head(table)
     position = at.offsets.positions.get((_TOPIC, 0))
     start = position.next if position else 0
@@ -57,7 +59,9 @@ def store(lake: Lake, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     stored = [{**row, **lineage, "kafka_offset": start + i} for i, row in enumerate(rows)]
     stored.sort(key=lambda row: (row["symbol"], row["timestamp"]))
     count = RangeCount(_TOPIC, 0, 0, start, start + len(stored), read=len(stored), written=len(stored))
-    receipt = Receipt(table.name, "batch", "test", "test", CONTRACT_VERSION, (count,))
+    named = Counter(row["exchange_date"] for row in stored if "exchange_date" in row) | dict.fromkeys(touched, 0)
+    dates = tuple(DateRows(day, "test", named[day]) for day in sorted(named))
+    receipt = Receipt(table.name, "batch", "test", "test", CONTRACT_VERSION, (count,), dates=dates)
     commit(lake, at, Change(receipt, pa.Table.from_pylist(stored, schema=table.arrow_schema())))
 
 
@@ -66,7 +70,7 @@ def serving(settings: Settings, app: FastAPI | None = None) -> Iterator[httpx.Cl
     """A client with the right key of a server that runs meanwhile. app: made by the caller, who wants to look inside."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app or create_app(settings), log_level="error", ws="none", lifespan="on"))
+    server = server_of(settings, app or create_app(settings), log_level="error")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():

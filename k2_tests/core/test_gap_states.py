@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2_core.gap_ids import MAX_ID, OPEN, STATED, URGENCY, GapId
-from k2_core.gap_states import is_settled, unfilled
+from k2_core.gap_states import filled, history, is_settled, unfilled
 
 NOON = datetime(2024, 8, 8, 12, tzinfo=UTC)
 DAY = date(2024, 8, 8)
@@ -125,3 +125,27 @@ def test_states_agree_with_the_last_statement_about_each_id_in_any_order_of_arri
     assert states(events) == expected
     shuffled.shuffle(events)
     assert states(events) == expected
+
+
+def test_a_gap_is_filled_once_the_judge_sees_it_no_more():
+    events = [event(3, "filled", 5, 6), event(1, "open", 5, 6), event(2, "open", 8, 9, exchange_date=date(2024, 8, 9))]
+    (found,) = filled(events)
+    assert (found["gap_id"], found["state"], found["exchange_date"]) == (events[0]["gap_id"], "filled", DAY)
+    assert [gap["first_id"] for gap in unfilled(events)] == [8]
+    assert filled([*events, event(4, "open", 5, 6)]) == []
+
+
+def test_the_life_of_a_gap_is_what_was_seen_and_then_what_was_stated_of_its_ids():
+    events = [
+        event(STATEMENTS_FROM + 1, "accepted", 1, 100, stated=2),
+        event(STATEMENTS_FROM, "backfilling", 6, 6, stated=5),
+        event(2, "filled", 5, 6),
+        event(1, "open", 5, 6),
+        event(3, "open", 6, 6),
+        event(STATEMENTS_FROM + 2, "accepted", 7, 9, stated=1),
+        event(STATEMENTS_FROM + 3, "accepted", 5, 6, stated=1, session=1),
+        event(STATEMENTS_FROM + 4, "accepted", 5, 6, stated=1, scope="ETHUSDT"),
+    ]
+    gap = GapId("binance-trades", "BTCUSDT", 0, 5, 6)
+    told = [e["event_number"] for e in history(gap, events)]
+    assert told == [1, 2, STATEMENTS_FROM + 1, STATEMENTS_FROM]

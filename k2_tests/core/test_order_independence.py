@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,8 @@ TRADES_FEED, QUOTES_FEED, ASX_FEED = FEEDS["binance-trades"], FEEDS["binance-quo
 RULES = pytest.mark.parametrize("feed", [TRADES_FEED, QUOTES_FEED, ASX_FEED], ids=["contiguous", "monotonic", "none"])
 NUMBERED = pytest.mark.parametrize("feed", [TRADES_FEED, QUOTES_FEED], ids=["contiguous", "monotonic"])
 HOUR = timedelta(hours=1)
+EXAMPLES = int(os.environ.get("K2_TEST_EXAMPLES", "30"))
+"""Of each property and rule; `make torture` asks for thousands."""
 Record = dict[str, Any]
 
 
@@ -193,7 +196,7 @@ def touched(feed: Feed, chance: random.Random) -> Record:
 
 
 @RULES
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data(), chance=st.randoms(use_true_random=False))
 def test_deliveries_again_and_other_batches_end_in_the_same_rows_revisions_and_gaps(feed, data, chance):
     rows = table_of(feed, data.draw(streams(feed)))
@@ -229,7 +232,7 @@ def numberings(draw: st.DrawFn, feed: Feed) -> list[list[Record]]:
 
 
 @NUMBERED
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data(), chance=st.randoms(use_true_random=False))
 def test_first_deliveries_of_a_sound_source_may_come_in_any_order_once_each_numbering_has_begun(feed, data, chance):
     made = data.draw(numberings(feed))

@@ -26,6 +26,8 @@ READY_SECONDS_MAX = 180
 DRAIN_SECONDS_MAX = 240
 INGEST_SECONDS_MAX = 400
 _POLL_SECONDS = 0.1
+UNCLOSED = {"K2_DAY_CLOSE_SETTLE_SECONDS": "86400"}
+"""Settings of a stack whose test asks for no day's verdict: a dozen runs of day closes would take turns with its own."""
 
 
 def k2(home: Path, *arguments: object, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:

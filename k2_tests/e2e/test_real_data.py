@@ -23,7 +23,7 @@ from k2_resources.lake.catalog import Lake
 from k2_resources.lake.scans import open_gaps
 from k2_resources.settings import Settings
 from k2_tests.e2e import dagster_ui
-from k2_tests.e2e.stack import command, environment, k2, running, wait_for
+from k2_tests.e2e.stack import UNCLOSED, command, environment, k2, running, wait_for
 
 DATA = Settings().sample_data
 pytestmark = [
@@ -42,6 +42,8 @@ ROWS = {
 ASX_DAYS = {date(2014, 3, 10) + timedelta(days=n) for n in range(5)}
 BINANCE_DAYS = {date(2024, 8, 8), date(2024, 8, 9)}
 SYDNEY = ZoneInfo("Australia/Sydney")
+AHEAD = {"K2_EMBEDDED_BACKLOG_BYTES_MAX": "4000000"}
+"""A feed may be so far ahead of the lake; the broker keeps 5 MiB. Whoever waits, waits for a tick of five seconds."""
 
 
 def feed_everything(home):
@@ -52,14 +54,15 @@ def feed_everything(home):
         ("binance-capture", *files["binance"]),
         ("asx", "--trades", *files["asx/trades"], "--quotes", *files["asx/quotes"], *info),
     )
-    children = [subprocess.Popen(command(home, "feed", *words), env=environment(home)) for words in commands]
+    ours = environment(home, **AHEAD)
+    children = [subprocess.Popen(command(home, "feed", *words), env=ours) for words in commands]
     assert [child.wait() for child in children] == [0, 0]
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     """A stack that has ingested every real file once."""
-    with running(tmp_path_factory.mktemp("real") / "home", K2_BATCH_AGE_SECONDS="0") as stack:
+    with running(tmp_path_factory.mktemp("real") / "home", K2_BATCH_AGE_SECONDS="0", **UNCLOSED) as stack:
         feed_everything(stack.home)
         stack.await_ingested()
         yield stack

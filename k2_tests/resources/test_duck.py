@@ -43,11 +43,11 @@ def test_a_statement_takes_of_many_values_those_it_names(duck: Duck) -> None:
         duck.fetch(Statement("SELECT $value", frozenset({"value"})), {})
 
 
-def test_every_sql_text_of_core_parses_behind_its_steps(duck: Duck) -> None:
-    steps = {"rows": "newest_rows", "selected": "selected", "page": "newest_first", "shown": "trades_exact"}
-    composed = statement("trades", **steps)
-    assert composed.text.startswith("WITH rows AS (")
-    assert {"files", "corrected_files", "symbol", "limit", "after_id"} <= composed.parameters
+def test_a_text_of_core_stands_behind_its_steps_and_binds_what_they_name() -> None:
+    steps = {"stored": "stored", "corrections": "corrections", "rows": "newest_rows", "selected": "selected"}
+    composed = statement("newest_first", **steps)
+    assert composed.text.startswith("WITH stored AS (")
+    assert {"files", "corrected_files", "symbols", "limit", "after_id"} <= composed.parameters
 
 
 def test_instants_are_rendered_in_utc_on_every_cursor(duck: Duck) -> None:

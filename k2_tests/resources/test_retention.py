@@ -37,6 +37,8 @@ from k2_tests.lakes import TOPIC, Batch, collect, letter_rows, new_lake, put, re
 
 KEPT_TABLES = (TRADES, *AUDIT)
 NOW, GRACE = datetime(2024, 8, 8, 12, tzinfo=UTC), timedelta(hours=1)
+COMMITS = 34
+"""Five expiries where `few_snapshots` allows ten; `make soak` and the bench of commits meet those of every day."""
 
 
 @pytest.fixture
@@ -105,16 +107,17 @@ def dangling(lake: Lake) -> list[str]:
     return [path for table in KEPT_TABLES for path in sorted(referenced(lake.head(table))) if not Path(path).exists()]
 
 
-def test_after_130_commits_everything_is_proven_and_little_of_the_history_is_kept(lake: Lake, duck: Duck) -> None:
-    made = ingest(lake, 130)
+@pytest.mark.usefixtures("few_snapshots")
+def test_after_many_expiries_everything_is_proven_and_little_of_the_history_is_kept(lake: Lake, duck: Duck) -> None:
+    made = ingest(lake, COMMITS)
     assert max(lengths(lake)) <= retain.SNAPSHOTS_MAX
     proof = proof_of(lake, duck, TRADES, deep=True)
-    assert (proof.findings, proof.receipts, proof.rows, proof.dead) == ((), 131, 130, 130)
+    assert (proof.findings, proof.receipts, proof.rows, proof.dead) == ((), COMMITS + 1, COMMITS, COMMITS)
     rows = receipt_rows(lake, TRADES).to_pylist()
-    assert [row["sequence_number"] for row in rows] == list(range(1, 132))
-    assert [row["offsets"][0]["next"] for row in rows] == list(range(0, 262, 2))
+    assert [row["sequence_number"] for row in rows] == list(range(1, COMMITS + 2))
+    assert [row["offsets"][0]["next"] for row in rows] == list(range(0, 2 * COMMITS + 2, 2))
     assert rows[-1]["version"] == lake.state(TRADES).offsets.version
-    assert (len(dead_letters(lake)), len(gap_events(lake))) == (130, 130)
+    assert (len(dead_letters(lake)), len(gap_events(lake))) == (COMMITS, COMMITS)
     kept = {s.snapshot_id for s in lake.snapshots(TRADES)}
     assert made[0] not in kept
     for number, snapshot_id in enumerate(made):
@@ -129,6 +132,10 @@ def test_after_130_commits_everything_is_proven_and_little_of_the_history_is_kep
     assert [c.snapshot_id for c in gone[1:]] == [s for s in made if s not in kept]
     assert not any(Path(c.path).exists() for c in gone)
     assert (strays(lake), dangling(lake)) == ([], [])
+
+
+def test_no_history_may_grow_past_a_hundred_snapshots() -> None:
+    assert 0 < retain.SNAPSHOTS_KEPT < retain.SNAPSHOTS_MAX <= 100
 
 
 @pytest.mark.usefixtures("few_snapshots")

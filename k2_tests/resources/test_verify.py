@@ -350,8 +350,8 @@ def test_damage_that_came_before_most_of_the_history_was_forgotten_is_found_as_w
 
 
 def test_a_lake_that_forgets_while_it_is_proven_is_never_accused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retain, "SNAPSHOTS_MAX", 24)
-    monkeypatch.setattr(retain, "SNAPSHOTS_KEPT", 8)
+    monkeypatch.setattr(retain, "SNAPSHOTS_MAX", 16)
+    monkeypatch.setattr(retain, "SNAPSHOTS_KEPT", 6)
     register(lake)
     stopping, failed, forgotten = threading.Event(), [], []
 

@@ -1,0 +1,3 @@
+-- What a stranger's statement sees of a table without a range.
+SELECT *
+FROM rows
