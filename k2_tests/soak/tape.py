@@ -84,7 +84,7 @@ class Tape:
             delivered = dict(self._delivered)
             ingest.stdin.write("go\n")
             ingest.stdin.flush()
-            if ingest.stdout.readline() != "in\n":
+            if not any(line == "in\n" for line in ingest.stdout):  # its log is between the words
                 return  # it ended; `settle` or the readers will tell
             for symbol, count in delivered.items():
                 self.books[symbol].in_lake = count
