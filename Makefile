@@ -48,17 +48,22 @@ pytest: setup
 SEEDS ?= 1000000
 KILLS ?= 10000
 EXAMPLES ?= 2000
-torture: setup  ## the long forms: EXAMPLES of each order of deliveries, SEEDS simulated schedules, KILLS kill -9 of real processes
+ANSWERS ?= 5000
+torture: setup  ## the long forms: EXAMPLES of each order of deliveries, ANSWERS read twice, SEEDS simulated schedules, KILLS kill -9
 	K2_TEST_EXAMPLES=$(EXAMPLES) $(PY) -m pytest --timeout 14400 k2_tests/core/test_order_independence.py
+	$(PY) -m k2_tests.api.examiner --cases $(ANSWERS)
+	$(PY) -m k2_tests.api.fuzz --examples 500
 	$(PY) -m k2_tests.simulation --seeds 0:$(SEEDS) --coverage
 	$(PY) -m k2_tests.crash.torture --kills $(KILLS) --lanes 4 --points
 
 MINUTES ?= 60
 FEED_KILLS ?= 50
 BATCHES ?= 2000
-soak: setup  ## the live feed for MINUTES at 60 times the clock, every fault in its turn, FEED_KILLS kill -9; BATCHES with upkeep
+READ_MINUTES ?= 10
+soak: setup  ## the live feed for MINUTES, every fault in its turn, FEED_KILLS kill -9; BATCHES with upkeep; a crowd of readers
 	$(PY) -m k2_tests.soak.feed --minutes $(MINUTES) --kills $(FEED_KILLS)
 	$(PY) -m k2_tests.soak.upkeep --batches $(BATCHES)
+	$(PY) -m k2_tests.soak.answers --minutes $(READ_MINUTES) --kills 2
 
 bench: setup  ## every bench in one run, as Markdown
 	$(PY) -m k2_tests.bench

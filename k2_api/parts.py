@@ -12,8 +12,8 @@ from k2_api.plans import Span, within
 from k2_core.windows import to_us
 from k2_resources.lake.files import DataFileEntry
 
-PART_ROWS = 200_000
-"""Rows of a part as far as the plan can tell: sorting them takes some 150 MB; smaller parts read files more often."""
+PART_ROWS = 100_000
+"""Rows of a part as far as the plan can tell: sorting them takes some 100 MB; smaller parts read files more often."""
 
 _Instants = npt.NDArray[np.int64]
 

@@ -19,6 +19,14 @@ Shape = Literal["json", "text", "columns"]
 """json: one object per row as text. text: every column as text. columns: every column in its contract type."""
 KEY = ("at_us", "source_order", "platform_order", "message_id", "revision")
 """The total order, as the steps of a statement name it; two revisions of one message differ in the last alone."""
+_LEAST = "(-9223372036854775808)::BIGINT"
+_KEY_VALUES = (
+    "epoch_us(timestamp)",
+    f"coalesce(source_sequence, {_LEAST})",
+    f"coalesce(platform_sequence, {_LEAST})",
+    "message_id",
+    "revision",
+)
 KEY_PREFIX = "key_"
 """Before the names of KEY in a result that shows columns, so that none is taken for a shown one."""
 _INSTANT = "strftime({0}, '%Y-%m-%dT%H:%M:%S.%fZ')"
@@ -47,13 +55,11 @@ def select_list(table: Table, shape: Shape, fields: tuple[str, ...], decimals: D
 
 
 def key_list(prefix: str = "") -> str:
-    """The SELECT list of the total order, its names behind a prefix."""
-    return ", ".join(f"{name} AS {prefix}{name}" for name in KEY)
+    """The SELECT list of the total order over rows of a table, its names behind a prefix.
 
-
-def order_list(rows: str, *, descending: bool) -> str:
-    """The ORDER BY list of the total order over rows of that name, whatever the SELECT list calls its columns."""
-    return ", ".join(f"{rows}.{name}{' DESC' if descending else ''}" for name in KEY)
+    Nulls in the two sequences sort below every number. Computed of the rows that are shown, not of those sorted.
+    """
+    return ", ".join(f"{expression} AS {prefix}{name}" for name, expression in zip(KEY, _KEY_VALUES, strict=True))
 
 
 def duckdb_type(type_: pa.DataType) -> str:

@@ -4,5 +4,10 @@ FROM selected
 WHERE TRUE
     AND ($after_id IS NULL OR (at_us, source_order, platform_order, message_id, revision)
         < ($after_us, $after_source, $after_platform, $after_id, $after_revision))
-ORDER BY timestamp DESC, source_order DESC, platform_order DESC, message_id DESC, revision DESC
+ORDER BY
+    timestamp DESC,
+    source_sequence DESC NULLS LAST,
+    platform_sequence DESC NULLS LAST,
+    message_id DESC,
+    revision DESC
 LIMIT $limit

@@ -4,5 +4,5 @@ FROM selected
 WHERE TRUE
     AND ($after_id IS NULL OR (at_us, source_order, platform_order, message_id, revision)
         > ($after_us, $after_source, $after_platform, $after_id, $after_revision))
-ORDER BY timestamp, source_order, platform_order, message_id, revision
+ORDER BY timestamp, source_sequence NULLS FIRST, platform_sequence NULLS FIRST, message_id, revision
 LIMIT $limit

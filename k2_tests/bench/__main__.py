@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from k2_tests.bench import (
+    answers,
     bars_rate,
     commit_cost,
     dagster_storage,
@@ -24,8 +25,10 @@ from k2_tests.bench import (
     latency,
     launch_latency,
     live_rate,
+    point_reads,
     verdict_cost,
     verify_rate,
+    visible,
 )
 
 Run = Callable[[], dict[str, Any]]
@@ -41,6 +44,9 @@ BENCHES: dict[str, tuple[str, Run, Render]] = {
     "verify": ("Proof of a table", verify_rate.run, verify_rate.table),
     "latency": ("From produced to committed", latency.run, latency.table),
     "bars": ("Bars from trades", bars_rate.run, bars_rate.table),
+    "reads": ("A point read beside its rivals", point_reads.run, point_reads.table),
+    "answers": ("The API under load", answers.run, answers.table),
+    "visible": ("From produced to visible in /v1/trades/recent", visible.run, visible.table),
     "dagster": ("What Dagster keeps of runs", dagster_storage.run, dagster_storage.table),
     "launch": ("From a sensor's tick to a finished run", launch_latency.run, launch_latency.table),
 }
