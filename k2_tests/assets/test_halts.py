@@ -398,6 +398,9 @@ NO_STOP = {
     "TIMEOUT": "a query",
     "RESOURCE_LIMIT_EXCEEDED": "a query",
     "STOPPED": "a query",
+    "OVERLOADED": "a query",
+    "SQL_BROKEN": "a statement of the API",
+    "UNCONFINED": "a statement of the API",
     "FAILPOINT": "a test",
 }
 """Codes that never stop ingestion, each with what raises it. A new code is here or has a section."""
