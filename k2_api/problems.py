@@ -127,7 +127,8 @@ async def _on_k2_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, K2Error)
     problem = next(problem for kind, problem in _OF_K2_ERROR if isinstance(error, kind))
     if problem.status >= 500:
-        LOG.error("%s %s: %s: %s", request.state.correlation_id, request.url.path, type(error).__name__, error)
+        level = logging.WARNING if isinstance(error, QueryRefused) else logging.ERROR  # shedding load is no failure
+        LOG.log(level, "%s %s: %s: %s", request.state.correlation_id, request.url.path, type(error).__name__, error)
     return problem_response(problem, request.url.path, request.state.correlation_id)
 
 

@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from k2_assets.engine import ingest_until_caught_up, open_engine
+from k2_assets.engine import open_engine
 from k2_cli.services import any_free
 from k2_resources.settings import Settings
 from k2_tests.conftest import start_registry, stop
+from k2_tests.soak.feed import ingest_once
 from k2_tests.soak.readers import Readers
 from k2_tests.soak.tape import Tape
 from k2_tests.soak.warden import Api
@@ -99,21 +100,20 @@ def _ingesting(settings: Settings, tape: Tape) -> Iterator[None]:
     """An engine in a process of its own. It is asked to catch up, and says when it has: so it is known what is in."""
     command = [sys.executable, "-m", __spec__.name, "--ingest", str(settings.home)]
     where = {"K2_KAFKA_BOOTSTRAP": settings.bootstrap(), "K2_REGISTRY_URL": settings.registry()}
-    child = subprocess.Popen(
+    with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**tape.environment, **where}
-    )
-    try:
-        with tape.following(child):
-            yield
-    finally:
-        child.terminate()
-        child.wait(30)
+    ) as child:
+        try:
+            with tape.following(child):
+                yield
+        finally:
+            child.terminate()
 
 
 def _ingest(home: Path) -> None:
     with open_engine(Settings(home=home)) as engine:
         for _ in sys.stdin:
-            ingest_until_caught_up(engine)
+            ingest_once(engine)
             print("in", flush=True)
 
 

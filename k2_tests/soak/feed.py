@@ -170,7 +170,7 @@ def _ingesting(settings: Settings, every_seconds: float) -> Iterator[Any]:
         with open_engine(settings) as engine:
             while not over.wait(pause_seconds):
                 try:
-                    _ingest_once(engine)
+                    ingest_once(engine)
                 except Exception as error:
                     failed.append(error)
                     return
@@ -192,7 +192,7 @@ def _ingesting(settings: Settings, every_seconds: float) -> Iterator[Any]:
         thread.join()
 
 
-def _ingest_once(engine: Engine) -> None:
+def ingest_once(engine: Engine) -> None:
     """What waits now, table by table: a feed that goes on sending is never caught up with."""
     for table in INGESTED:
         engine.collect(table)
