@@ -107,7 +107,7 @@ def _never_twice() -> Iterator[str]:
 
 def _exports(target: Target, rows: int) -> dict[str, Any]:
     """Seconds for a million rows."""
-    path = f"/v1/trades?order=asc&limit={rows}&format="
+    path = "/v1/trades?order=asc&format="
     return {f"{name}_s": _export(target, path + name) * 1e6 / rows for name in ("arrow", "ndjson", "csv", "parquet")}
 
 
@@ -150,7 +150,7 @@ def _fill(home: Path, rows: int) -> None:
 
 def _rewrite(lake: Lake) -> None:
     """Few files, sorted, as a closed day has them."""
-    for _ in compact(lake, TRADES, Limits(), DAY + timedelta(days=1), run_id="bench", code_version="0"):
+    for _ in compact(lake, TRADES, Limits(1_000_000, 32), DAY + timedelta(days=1), run_id="bench", code_version="0"):
         collect(lake, TRADES)
 
 
