@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from k2_api.bar_questions import BarsAsked, BarView
-from k2_api.models import Instant, Question
+from k2_api.models import Instant, Question, Ranged
 from k2_api.questions import At
 from k2_core.bar_fills import Fill
-from k2_core.windows import INTERVALS, TIMEFRAMES, Timeframe, to_us
+from k2_core.windows import INTERVALS, TIMEFRAMES, Timeframe
 
 BATCH_ITEMS_MAX = 5
 """Questions of one batch, as on the original platform."""
@@ -149,7 +149,7 @@ AGGREGATION_INTERVALS: dict[str, Timeframe] = {
 }
 
 
-class AggregationQuestion(Pins):
+class AggregationQuestion(Pins, Ranged):
     """POST /v1/aggregations."""
 
     model_config = ConfigDict(
@@ -177,20 +177,14 @@ class AggregationQuestion(Pins):
     session: Session = Field("all", description="regular = only what printed while the exchange traded.")
     decimals: Decimals = Field("string", description="How prices and quantities are written in JSON.")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_time >= self.end_time:
-            raise ValueError("start_time must be before end_time")
-        return self
-
     def asked(self, symbol: str) -> BarsAsked:
         """What is asked of one symbol, in the engine's words."""
         return BarsAsked(
             symbol,
             self.exchange,
             AGGREGATION_INTERVALS[self.interval],
-            to_us(self.start_time),
-            to_us(self.end_time),
+            self.start_us,
+            self.end_us,
             self.view,
             is_regular=self.session == "regular",
         )

@@ -7,10 +7,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from k2_api.ledger_models import LedgerAnswer, Verdict, Word, described
-from k2_api.models import Dependency, Instant, Pagination, row_columns
+from k2_api.models import Dependency, Instant, Pagination, Ranged, row_columns
 from k2_api.questions import At, Ticks
 from k2_core.contracts import INSTRUMENTS
-from k2_core.windows import FIRST_US, LAST_US, to_us
 
 SYMBOLS_MAX = 100
 """Of one question, as on the original platform."""
@@ -128,7 +127,7 @@ class StatsAnswer(LedgerAnswer):
     data: Stats
 
 
-class EstimateQuestion(BaseModel):
+class EstimateQuestion(Ranged):
     """POST /v1/estimate."""
 
     model_config = ConfigDict(
@@ -140,8 +139,6 @@ class EstimateQuestion(BaseModel):
     data_type: Literal["trades", "quotes"] = Field("trades", description="Table.")
     symbols: list[Word] = Field([], max_length=SYMBOLS_MAX, description="Any of them; empty = all.")
     exchanges: list[Word] = Field([], max_length=SYMBOLS_MAX, description="Any of them; empty = all.")
-    start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
-    end_time: Instant | None = Field(None, description="First instant no longer included.")
     snapshot_id: int | None = Field(None, ge=0, lt=2**63, description="As of this snapshot.")
     version: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="As of this version.")
     as_of: Instant | None = Field(None, description="As of this instant: the last commit at or before it.")
@@ -150,9 +147,6 @@ class EstimateQuestion(BaseModel):
     def _is_one_state(self) -> Self:
         if sum(pin is not None for pin in (self.snapshot_id, self.version, self.as_of)) > 1:
             raise ValueError("at most one of snapshot_id, version and as_of")
-        ticks = self.ticks()
-        if ticks.start_us >= ticks.end_us:
-            raise ValueError("start_time must be before end_time")
         return self
 
     def ticks(self) -> Ticks:
@@ -160,8 +154,8 @@ class EstimateQuestion(BaseModel):
         return Ticks(
             symbols=tuple(self.symbols),
             exchanges=tuple(self.exchanges),
-            start_us=FIRST_US if self.start_time is None else to_us(self.start_time),
-            end_us=LAST_US if self.end_time is None else to_us(self.end_time),
+            start_us=self.start_us,
+            end_us=self.end_us,
             limit=None,
         )
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from k2_api.formats import FormatName
-from k2_api.models import Instant, Meta, Pagination, Quote, Trade
+from k2_api.models import Meta, Pagination, Quote, Ranged, Trade
 from k2_api.questions import At, Revisions, Ticks, View
 from k2_api.tick_models import PAGE_ROWS_MAX, QUERY_ROWS_MAX
-from k2_core.windows import FIRST_US, LAST_US, to_us
 
 TableName = Literal["trades", "quotes"]
 State = Annotated[str, Field(pattern="^([0-9]{1,19}|[0-9a-f]{64})$")]
@@ -22,16 +21,12 @@ def at_of(state: str) -> At:
     return At(snapshot_id=int(state)) if state.isdecimal() and len(state) < 20 else At(version=state)
 
 
-class SnapshotQuery(BaseModel):
+class SnapshotQuery(Ranged):
     """POST /v1/snapshots/{snapshot_id}/query."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     data_type: TableName = Field("trades", description="Table.")
     symbol: str | None = Field(None, max_length=200, description="Symbol as the exchange writes it; empty = all.")
     exchange: str | None = Field(None, max_length=200, description="Exchange; empty = all.")
-    start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
-    end_time: Instant | None = Field(None, description="First instant no longer included.")
     view: View = Field("raw", description="clean = without rows hard to trust; eligible = without excluded prints.")
     revisions: Revisions = Field("latest", description="Of a corrected row: its newest content, its first, or all.")
     order: Literal["asc", "desc"] = Field("desc", description="desc = newest first.")
@@ -42,19 +37,13 @@ class SnapshotQuery(BaseModel):
     format: FormatName | None = Field(None, description="How rows are written; without it, what Accept likes best.")
     cursor: str | None = Field(None, description="next_cursor of the page before.")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_time and self.end_time and self.start_time >= self.end_time:
-            raise ValueError("start_time must be before end_time")
-        return self
-
     def ticks(self) -> Ticks:
         """The rows meant."""
         return Ticks(
             symbols=() if self.symbol is None else (self.symbol,),
             exchanges=() if self.exchange is None else (self.exchange,),
-            start_us=FIRST_US if self.start_time is None else to_us(self.start_time),
-            end_us=LAST_US if self.end_time is None else to_us(self.end_time),
+            start_us=self.start_us,
+            end_us=self.end_us,
             view=self.view,
             revisions=self.revisions,
             descending=self.order == "desc",
@@ -63,36 +52,28 @@ class SnapshotQuery(BaseModel):
         )
 
 
-class DifferenceQuestion(BaseModel):
+class DifferenceQuestion(Ranged):
     """GET /v1/snapshots/diff."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     table: TableName = Field("trades", description="Table.")
     since: State = Field(alias="from", description="Earlier state: a snapshot id or a K2-Version.")
     until: State | None = Field(None, alias="to", description="Later state; the newest where it is left out.")
     symbol: str | None = Field(None, max_length=200, description="Symbol as the exchange writes it; empty = all.")
     exchange: str | None = Field(None, max_length=200, description="Exchange; empty = all.")
-    start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
-    end_time: Instant | None = Field(None, description="First instant no longer included.")
     order: Literal["asc", "desc"] = Field("desc", description="desc = newest first.")
     limit: int = Field(1000, ge=1, le=PAGE_ROWS_MAX, description="Rows on one page.")
     decimals: Literal["string", "number"] = Field("string", description="How prices and quantities are written.")
     cursor: str | None = Field(None, description="next_cursor of the page before; pins both states.")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_time and self.end_time and self.start_time >= self.end_time:
-            raise ValueError("start_time must be before end_time")
-        return self
 
     def ticks(self) -> Ticks:
         """The rows meant, of either state."""
         return Ticks(
             symbols=() if self.symbol is None else (self.symbol,),
             exchanges=() if self.exchange is None else (self.exchange,),
-            start_us=FIRST_US if self.start_time is None else to_us(self.start_time),
-            end_us=LAST_US if self.end_time is None else to_us(self.end_time),
+            start_us=self.start_us,
+            end_us=self.end_us,
             descending=self.order == "desc",
             limit=self.limit,
             decimals=self.decimals,

@@ -11,13 +11,12 @@ import pyarrow as pa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.json_schema import WithJsonSchema
 
-from k2_api.models import Instant, Meta, Pagination
+from k2_api.models import Meta, Pagination, Ranged
 from k2_core.contracts import DAYS, DEAD_LETTERS, GAPS, INGESTED, RECEIPTS, Column
 from k2_core.day_tables import VERDICTS
 from k2_core.gap_ids import FILLED, URGENCY
 from k2_core.letters import Standing
 from k2_core.quality import Reason
-from k2_core.windows import FIRST_US, LAST_US, from_us
 
 WORD_CHARACTERS_MAX = 256
 """Of a symbol, a topic or a feed: longer than any there is."""
@@ -74,15 +73,8 @@ class _Dated(LedgerQuestion):
         return self.end_date or date.max
 
 
-class _Timed(LedgerQuestion):
-    start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
-    end_time: Instant | None = Field(None, description="First instant no longer included.")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if (self.start_time or from_us(FIRST_US)) >= (self.end_time or from_us(LAST_US)):
-            raise ValueError("start_time must be before end_time")
-        return self
+class _Timed(LedgerQuestion, Ranged):
+    """A question about rows with a time."""
 
 
 class GapsQuestion(_Dated):

@@ -47,19 +47,13 @@ Instant = Annotated[datetime, BeforeValidator(parse_instant), WithJsonSchema({"t
 Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX)]
 
 
-class Question(BaseModel):
-    """What all range reads have in common. A parameter K2 does not know is ignored."""
+class Ranged(BaseModel):
+    """A question about [start_time, end_time); open where it names no end. A parameter K2 does not know is ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    exchange: str | None = Field(None, description="Exchange, e.g. BINANCE; empty = all.")
     start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
     end_time: Instant | None = Field(None, description="First instant no longer included.")
-    limit: Limit = Field(100, description="Rows on one page.")
-    order: Literal["asc", "desc"] = Field("desc", description="desc = newest first.")
-    decimals: Literal["string", "number"] = Field("string", description="How prices and quantities are written.")
-    count: bool = Field(False, description="Count all rows of the question into pagination.total.")
-    cursor: str | None = Field(None, description="next_cursor of the page before; pins its snapshot.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -74,6 +68,17 @@ class Question(BaseModel):
     @property
     def end_us(self) -> int:
         return LAST_US if self.end_time is None else to_us(self.end_time)
+
+
+class Question(Ranged):
+    """What questions about bars have in common."""
+
+    exchange: str | None = Field(None, description="Exchange, e.g. BINANCE; empty = all.")
+    limit: Limit = Field(100, description="Rows on one page.")
+    order: Literal["asc", "desc"] = Field("desc", description="desc = newest first.")
+    decimals: Literal["string", "number"] = Field("string", description="How prices and quantities are written.")
+    count: bool = Field(False, description="Count all rows of the question into pagination.total.")
+    cursor: str | None = Field(None, description="next_cursor of the page before; pins its snapshot.")
 
     @property
     def descending(self) -> bool:

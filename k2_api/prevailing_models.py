@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from k2_api.ledger_models import LedgerAnswer, Word
-from k2_api.models import Instant, Pagination, Quote, Trade
+from k2_api.models import Instant, Pagination, Quote, Ranged, Trade
 from k2_api.questions import At, Ticks, View
-from k2_core.windows import FIRST_US, LAST_US, to_us
 
 INSTANTS_MAX = 100
 """Of one question: a URL holds no more."""
@@ -52,11 +51,9 @@ class AsOfQuestion(_Prevailing):
     )
 
 
-class WithQuotesQuestion(_Prevailing):
+class WithQuotesQuestion(_Prevailing, Ranged):
     """GET /v1/trades/with-quotes."""
 
-    start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
-    end_time: Instant | None = Field(None, description="First instant no longer included.")
     view: View = Field("raw", description="clean = without rows hard to trust; eligible = without excluded prints.")
     order: Literal["asc", "desc"] = Field("desc", description="desc = newest first.")
     limit: int = Field(100, ge=1, le=TRADES_MAX, description="Trades on one page.")
@@ -65,20 +62,13 @@ class WithQuotesQuestion(_Prevailing):
     )
     cursor: str | None = Field(None, description="next_cursor of the page before; pins the versions of both tables.")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        ticks = self.ticks()
-        if ticks.start_us >= ticks.end_us:
-            raise ValueError("start_time must be before end_time")
-        return self
-
     def ticks(self) -> Ticks:
         """The trades meant."""
         return Ticks(
             symbols=(self.symbol,),
             exchanges=(self.exchange,) if self.exchange else (),
-            start_us=FIRST_US if self.start_time is None else to_us(self.start_time),
-            end_us=LAST_US if self.end_time is None else to_us(self.end_time),
+            start_us=self.start_us,
+            end_us=self.end_us,
             view=self.view,
             descending=self.order == "desc",
             limit=self.limit,

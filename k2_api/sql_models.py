@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from k2_api.formats import FormatName
-from k2_api.models import Instant, Meta
+from k2_api.models import Instant, Meta, Ranged
 from k2_api.plans import Span
-from k2_core.windows import FIRST_US, LAST_US, to_us
 
 STATEMENT_LETTERS_MAX = 20_000
 """Ten pages: what people and dashboards write is a hundredth of it, and a tree of more takes seconds to walk."""
@@ -17,7 +16,7 @@ STATEMENT_LETTERS_MAX = 20_000
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class SqlQuestion(BaseModel):
+class SqlQuestion(Ranged):
     """POST /v1/sql."""
 
     model_config = ConfigDict(
@@ -49,9 +48,7 @@ class SqlQuestion(BaseModel):
     format: FormatName | None = Field(None, description="How rows are written; without it, what Accept likes best.")
 
     @model_validator(mode="after")
-    def _is_one_range_of_one_state(self) -> Self:
-        if self.span.start_us >= self.span.end_us:
-            raise ValueError("start_time must be before end_time")
+    def _is_one_state(self) -> Self:
         if self.as_of is not None and self.versions:
             raise ValueError("at most one of as_of and versions")
         return self
@@ -59,8 +56,7 @@ class SqlQuestion(BaseModel):
     @property
     def span(self) -> Span:
         """The range of the tick tables."""
-        start = FIRST_US if self.start_time is None else to_us(self.start_time)
-        return Span(start, LAST_US if self.end_time is None else to_us(self.end_time))
+        return Span(self.start_us, self.end_us)
 
 
 class SqlColumn(BaseModel):

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from k2_api.formats import FormatName
-from k2_api.models import Instant
+from k2_api.models import Instant, Ranged
 from k2_api.questions import At, Revisions, Ticks, View
 from k2_core.contracts import QUOTES, TRADES, Table
-from k2_core.windows import FIRST_US, LAST_US, to_us
 
 PAGE_ROWS_MAX = 10_000
 """Rows of one page of a GET, and of one batch of a replay: what old clients may ask for."""
@@ -51,14 +50,11 @@ def _choices(table: Table) -> dict[str, Any]:
     return {"items": {"type": "string", "enum": names}, "maxItems": NAMES_MAX}
 
 
-class _Asked(BaseModel):
-    """What every question about ticks may say. A parameter K2 does not know is ignored."""
+class _Asked(Ranged):
+    """What every question about ticks may say."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
     table: ClassVar[Table]
 
-    start_time: Instant | None = Field(None, description="First instant included, ISO 8601; without offset = UTC.")
-    end_time: Instant | None = Field(None, description="First instant no longer included.")
     revisions: Revisions = Field(
         "latest", description="Of a print that was corrected: its newest content, its first, or every one."
     )
@@ -73,9 +69,7 @@ class _Asked(BaseModel):
     tag: str | None = Field(None, min_length=1, max_length=200, description="As of this tag.")
 
     @model_validator(mode="after")
-    def _is_one_range_of_one_state(self) -> Self:
-        if self.start_us >= self.end_us:
-            raise ValueError("start_time must be before end_time")
+    def _is_one_state(self) -> Self:
         if sum(pin is not None for pin in (self.snapshot_id, self.version, self.as_of, self.tag)) > 1:
             raise ValueError("at most one of snapshot_id, version, as_of and tag")
         return self
@@ -86,14 +80,6 @@ class _Asked(BaseModel):
         if unknown := sorted(set(fields or ()) - {column.name for column in cls.table.columns}):
             raise ValueError(f"no such field: {', '.join(unknown)[:100]}")
         return fields
-
-    @property
-    def start_us(self) -> int:
-        return FIRST_US if self.start_time is None else to_us(self.start_time)
-
-    @property
-    def end_us(self) -> int:
-        return LAST_US if self.end_time is None else to_us(self.end_time)
 
     def at(self) -> At:
         """The state meant."""
@@ -210,10 +196,8 @@ class QuotesQuery(_QueryQuestion, _QuoteFilters):
     """POST /v1/quotes/query."""
 
 
-class ReplayQuestion(BaseModel):
+class ReplayQuestion(Ranged):
     """POST /v1/replay."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     data_type: Literal["trades", "quotes"] = Field("trades", description="Table.")
     symbol: str | None = Field(None, description="Symbol as the exchange writes it; empty = all.")
@@ -224,19 +208,13 @@ class ReplayQuestion(BaseModel):
     snapshot_id: int | None = Field(None, ge=0, lt=2**63, description="As of this snapshot; without it, the head.")
     cursor: str | None = Field(None, description="cursor of the batch before; pins its version.")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_time >= self.end_time:
-            raise ValueError("start_time must be before end_time")
-        return self
-
     def ticks(self) -> Ticks:
         """The rows meant, oldest first."""
         return Ticks(
             symbols=() if self.symbol is None else (self.symbol,),
             exchanges=() if self.exchange is None else (self.exchange,),
-            start_us=to_us(self.start_time),
-            end_us=to_us(self.end_time),
+            start_us=self.start_us,
+            end_us=self.end_us,
             descending=False,
             limit=self.batch_size,
         )
