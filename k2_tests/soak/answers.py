@@ -25,6 +25,7 @@ from k2_assets.engine import open_engine
 from k2_cli.services import any_free
 from k2_resources.settings import Settings
 from k2_tests.conftest import start_registry, stop
+from k2_tests.e2e.stack import environment
 from k2_tests.soak.feed import ingest_once
 from k2_tests.soak.readers import Readers
 from k2_tests.soak.tape import Tape
@@ -101,7 +102,7 @@ def _ingesting(settings: Settings, tape: Tape) -> Iterator[None]:
     command = [sys.executable, "-m", __spec__.name, "--ingest", str(settings.home)]
     where = {"K2_KAFKA_BOOTSTRAP": settings.bootstrap(), "K2_REGISTRY_URL": settings.registry()}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**tape.environment, **where}
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(settings.home, **where)
     ) as child:
         try:
             with tape.following(child):

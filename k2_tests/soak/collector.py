@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import psutil
 
 from k2_feeds.live.vitals import Memory
 from k2_resources.settings import Settings
+from k2_tests.e2e.stack import environment
 
 _END_SECONDS_MAX = 60.0
 _LOOK_EVERY_SECONDS = 1.0
@@ -28,18 +28,16 @@ class Collector:
         """Everything a user would give on the command line or in the environment."""
         where = ("--url", ws_url, "--rest-url", rest_url, "--metrics-port", "0", "--json")
         self._command = [sys.executable, "-m", "k2_cli.main", "feed", "binance-live", *symbols, "--quotes", *where]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("K2_")}
-        self._environment = {
-            **kept,
-            "K2_HOME": str(settings.home),
-            "K2_KAFKA_BOOTSTRAP": settings.bootstrap(),
-            "K2_REGISTRY_URL": settings.registry(),
-            "K2_LIVE_ROTATE_SECONDS": "7",
-            "K2_LIVE_OVERLAP_SECONDS": "0.5",
-            "K2_LIVE_SILENCE_SECONDS": "5",
-            "K2_LIVE_PING_SECONDS": "2",
-            "K2_LIVE_BREAKER_SECONDS": "2",
-        }
+        self._environment = environment(
+            settings.home,
+            K2_KAFKA_BOOTSTRAP=settings.bootstrap(),
+            K2_REGISTRY_URL=settings.registry(),
+            K2_LIVE_ROTATE_SECONDS="7",
+            K2_LIVE_OVERLAP_SECONDS="0.5",
+            K2_LIVE_SILENCE_SECONDS="5",
+            K2_LIVE_PING_SECONDS="2",
+            K2_LIVE_BREAKER_SECONDS="2",
+        )
         self._log = settings.home.parent / "feed.log"
         self.kills = self.starts = 0
         self.resident_bytes_max = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import threading
@@ -45,7 +44,6 @@ class Tape:
 
     def __init__(self, running: Stack, rate: float, seed: int) -> None:
         self.books = {symbol: Book() for symbol in SYMBOLS}
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("K2_")}
         self._running = running
         self._rate = rate
         self._chance = random.Random(seed)

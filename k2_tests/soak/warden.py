@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import httpx2 as httpx
 
 from k2_cli.services import any_free
 from k2_resources.settings import Settings
+from k2_tests.e2e.stack import environment
 
 _READY_SECONDS_MAX = 60.0
 _GRACE_SECONDS = 1.0
@@ -61,7 +61,7 @@ class Api:
                 "--port",
                 str(self.port),
             ],
-            env={**_without_k2(), **_addresses(self._settings)},
+            env=environment(self._settings.home, **_addresses(self._settings)),
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + _READY_SECONDS_MAX
@@ -82,7 +82,3 @@ def _addresses(settings: Settings) -> dict[str, str]:
         "K2_API_RATE_PER_MINUTE": "0",  # a hundred readers share one key
         "K2_API_PROBES_PER_MINUTE": "0",
     }
-
-
-def _without_k2() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("K2_")}
